@@ -1,0 +1,155 @@
+//! Machines, and the drivers that make them.
+//!
+//! A [`MachineDriver`] starts machines on disks; a [`Machine`] is one that runs. Whoever starts a machine
+//! reaches its agent through [`Connect`](sprite_agent_api::link::Connect), and nothing else. A machine
+//! outlives the process that started it: after a restart the driver hands out what still runs
+//! ([`MachineDriver::adopt`]).
+#![warn(missing_docs)]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use sprite_agent_api::link::Connect;
+use sprite_types::{DriverKind, Generation, Incarnation, MachineId, Resources, SpriteId};
+
+/// Whose machine this is. Kept by the driver beside the machine, so that it can be told after a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The sprite that runs in it.
+    pub sprite: SpriteId,
+    /// The machine.
+    pub machine: MachineId,
+    /// Which run of the sprite this is.
+    pub incarnation: Incarnation,
+    /// Which owner started it.
+    pub generation: Generation,
+}
+
+/// What a machine is made of.
+#[derive(Debug, Clone)]
+pub struct MachineSpec {
+    /// Whose it is.
+    pub identity: Identity,
+    /// The sprite's disk: an ext4 image that no other machine uses.
+    pub disk: PathBuf,
+    /// How much of the host it may use.
+    pub resources: Resources,
+}
+
+/// Why a machine is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MachineExit {
+    /// For people: exit status or signal, and the last lines of its console.
+    pub reason: String,
+}
+
+/// A failure of a driver. The step is named; the remedy too where there is one.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// A step of starting or stopping failed.
+    #[error("{step}")]
+    Step {
+        /// Lower-case verb phrase with ids and paths.
+        step: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The machine did not do in time what it was asked for.
+    #[error("{step} took longer than {seconds} s")]
+    Timeout {
+        /// Lower-case verb phrase.
+        step: String,
+        /// The limit.
+        seconds: u64,
+    },
+    /// The host is out of something that machines need.
+    #[error("no free {what}: {remedy}")]
+    Exhausted {
+        /// What ran out.
+        what: &'static str,
+        /// What a person can do.
+        remedy: String,
+    },
+    /// This driver cannot do that.
+    #[error("driver {driver} cannot {operation}")]
+    Unsupported {
+        /// The operation.
+        operation: &'static str,
+        /// The driver.
+        driver: DriverKind,
+    },
+}
+
+/// What a machine used so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statistics {
+    /// CPU time in microseconds.
+    pub cpu_usec: u64,
+    /// Memory now, in bytes.
+    pub memory_bytes: u64,
+    /// Processes and threads now.
+    pub pids: u64,
+}
+
+/// Makes machines.
+#[async_trait]
+pub trait MachineDriver: Send + Sync + 'static {
+    /// Which driver this is.
+    fn kind(&self) -> DriverKind;
+
+    /// Starts a machine; returns when its agent accepts connections (its environment is not built yet).
+    ///
+    /// # Errors
+    /// Nothing of the machine is left.
+    ///
+    /// # Crash safety
+    /// What a crash leaves is found by [`MachineDriver::adopt`] or removed by it.
+    async fn start(&self, spec: MachineSpec) -> Result<Arc<dyn Machine>, MachineError>;
+
+    /// The machines that an earlier process of this data directory started and that still run. Removes what is
+    /// left of those that do not. Called once, before the first start.
+    ///
+    /// # Errors
+    /// The host would not let us look or remove.
+    async fn adopt(&self) -> Result<Vec<Arc<dyn Machine>>, MachineError>;
+}
+
+/// One running machine.
+#[async_trait]
+pub trait Machine: Connect {
+    /// Whose it is.
+    fn identity(&self) -> Identity;
+
+    /// This machine as a connector, for [`sprite_agent_api::link::open`].
+    fn connector(self: Arc<Self>) -> Arc<dyn Connect>;
+
+    /// Waits until the machine is gone, and tells why. May be called often, and after the end.
+    async fn exited(&self) -> MachineExit;
+
+    /// Ends the machine hard and removes everything that it had on the host. Idempotent. The disk stays.
+    ///
+    /// # Errors
+    /// Something could not be removed; calling again tries again.
+    async fn destroy(&self) -> Result<(), MachineError>;
+
+    /// Stops every process of the machine where it is; memory stays.
+    ///
+    /// # Errors
+    /// The driver cannot, or the kernel refused.
+    async fn freeze(&self) -> Result<(), MachineError>;
+
+    /// Undoes [`Machine::freeze`].
+    ///
+    /// # Errors
+    /// The kernel refused.
+    async fn thaw(&self) -> Result<(), MachineError>;
+
+    /// What it uses.
+    ///
+    /// # Errors
+    /// The kernel's counters cannot be read.
+    async fn statistics(&self) -> Result<Statistics, MachineError>;
+}
