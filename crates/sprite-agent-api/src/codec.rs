@@ -71,8 +71,12 @@ impl Frame {
     /// Never for the types of [`crate::message`]: their maps have string keys.
     #[must_use]
     pub fn control<T: Serialize>(message: &T) -> Self {
-        let json = serde_json::to_vec(message).expect("messages have string keys and no failing impls");
-        Self { kind: FrameKind::Control, payload: json.into() }
+        let json =
+            serde_json::to_vec(message).expect("messages have string keys and no failing impls");
+        Self {
+            kind: FrameKind::Control,
+            payload: json.into(),
+        }
     }
 
     /// A frame of bulk bytes.
@@ -158,7 +162,12 @@ pub(crate) fn decode(buffer: &mut BytesMut) -> Result<Option<Record>, CodecError
     }
     let mut whole = buffer.split_to(total);
     let payload = whole.split_off(HEADER).freeze();
-    let frame = |kind| Ok(Some(Record::Frame(Frame { kind, payload: payload.clone() })));
+    let frame = |kind| {
+        Ok(Some(Record::Frame(Frame {
+            kind,
+            payload: payload.clone(),
+        })))
+    };
     match kind {
         KIND_CONTROL => frame(FrameKind::Control),
         KIND_STDIN => frame(FrameKind::Stdin),
@@ -166,7 +175,9 @@ pub(crate) fn decode(buffer: &mut BytesMut) -> Result<Option<Record>, CodecError
         KIND_STDERR => frame(FrameKind::Stderr),
         KIND_FIN => Ok(Some(Record::Fin)),
         KIND_ACK => match payload.first_chunk::<8>() {
-            Some(offset) if payload.len() == 8 => Ok(Some(Record::Ack(u64::from_le_bytes(*offset)))),
+            Some(offset) if payload.len() == 8 => {
+                Ok(Some(Record::Ack(u64::from_le_bytes(*offset))))
+            }
             _ => Err(CodecError::Length { length }),
         },
         KIND_ABORT => Ok(Some(Record::Abort)),
@@ -210,12 +221,18 @@ mod tests {
             let mut wire = BytesMut::new();
             wire.put_u32_le(length);
             wire.put_u8(KIND_STDOUT);
-            assert!(matches!(decode(&mut wire), Err(CodecError::Length { .. })), "{length}");
+            assert!(
+                matches!(decode(&mut wire), Err(CodecError::Length { .. })),
+                "{length}"
+            );
             assert!(wire.capacity() < 4096);
         }
         let mut wire = BytesMut::new();
         wire.put_u32_le(1);
         wire.put_u8(0x77);
-        assert!(matches!(decode(&mut wire), Err(CodecError::Kind { kind: 0x77 })));
+        assert!(matches!(
+            decode(&mut wire),
+            Err(CodecError::Kind { kind: 0x77 })
+        ));
     }
 }

@@ -17,7 +17,10 @@ pub struct ParseIdError {
 impl ParseIdError {
     fn new(kind: &'static str, text: &str) -> Self {
         // What is echoed is bounded: the text may come from a hostile client.
-        Self { kind, text: text.chars().take(80).collect() }
+        Self {
+            kind,
+            text: text.chars().take(80).collect(),
+        }
     }
 }
 
@@ -192,17 +195,23 @@ impl FromStr for SessionId {
     type Err = ParseIdError;
 
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
-        text.parse().map(Self).map_err(|_| ParseIdError::new("session id", text))
+        text.parse()
+            .map(Self)
+            .map_err(|_| ParseIdError::new("session id", text))
     }
 }
 
 /// Fencing number: which owner of a sprite may write its durable state. Grows when a host takes it over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Generation(pub u64);
 
 /// How many times a sprite has run. A snapshot belongs to exactly one incarnation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Incarnation(pub u64);
 
@@ -231,10 +240,17 @@ mod tests {
     #[test]
     fn foreign_texts_are_refused_and_bounded() {
         assert!("machine-123".parse::<MachineId>().is_err());
-        assert!("sprite-{4d486550-1953-4dfd-a452-cdabfd4a66}".parse::<SpriteId>().is_err());
+        assert!(
+            "sprite-{4d486550-1953-4dfd-a452-cdabfd4a66}"
+                .parse::<SpriteId>()
+                .is_err()
+        );
         assert!("ABCDEF".parse::<OrgId>().is_err());
         assert!("abcde".parse::<OrgId>().is_err());
-        let error = "x".repeat(10_000).parse::<SpriteId>().expect_err("no prefix");
+        let error = "x"
+            .repeat(10_000)
+            .parse::<SpriteId>()
+            .expect_err("no prefix");
         assert!(error.to_string().len() < 200);
     }
 }

@@ -10,7 +10,8 @@ mod resources;
 mod status;
 
 pub use id::{
-    Generation, Incarnation, InstanceId, MachineId, OrgId, ParseIdError, SessionId, SpriteId, TokenId,
+    Generation, Incarnation, InstanceId, MachineId, OrgId, ParseIdError, SessionId, SpriteId,
+    TokenId,
 };
 pub use name::{Label, NameError, OrgSlug, SpriteName};
 pub use resources::{Resources, ResourcesError};

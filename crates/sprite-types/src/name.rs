@@ -22,7 +22,9 @@ pub enum NameError {
         max: usize,
     },
     /// A character that a host name cannot have.
-    #[error("name may hold only lowercase letters, digits and '-', and neither begin nor end with '-'")]
+    #[error(
+        "name may hold only lowercase letters, digits and '-', and neither begin nor end with '-'"
+    )]
     Character,
     /// A label of a sprite is not printable text.
     #[error("label may hold only printable characters without ','")]
@@ -37,7 +39,9 @@ fn check_dns_label(text: &str, max: usize) -> Result<(), NameError> {
     if len > max {
         return Err(NameError::TooLong { len, max });
     }
-    let legal = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    let legal = text
+        .bytes()
+        .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if !legal || text.starts_with('-') || text.ends_with('-') {
         return Err(NameError::Character);
     }
@@ -156,7 +160,10 @@ mod tests {
         let over = SpriteName::MAX + 1;
         assert_eq!(
             "a".repeat(over).parse::<SpriteName>(),
-            Err(NameError::TooLong { len: over, max: SpriteName::MAX })
+            Err(NameError::TooLong {
+                len: over,
+                max: SpriteName::MAX
+            })
         );
     }
 

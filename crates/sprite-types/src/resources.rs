@@ -29,7 +29,12 @@ impl Resources {
     /// What a sprite gets when nothing is asked for, on a host with `host_cpus` CPUs.
     #[must_use]
     pub fn default_for(host_cpus: u32) -> Self {
-        Self { cpus: host_cpus.clamp(1, 8), memory_mib: 4096, storage_gb: 100, pids: 16_384 }
+        Self {
+            cpus: host_cpus.clamp(1, 8),
+            memory_mib: 4096,
+            storage_gb: 100,
+            pids: 16_384,
+        }
     }
 
     /// The same sizes, if each is in its range.
@@ -45,7 +50,12 @@ impl Resources {
         ];
         for (field, value, min, max) in ranges {
             if !(min..=max).contains(&value) {
-                return Err(ResourcesError { field, value, min, max });
+                return Err(ResourcesError {
+                    field,
+                    value,
+                    min,
+                    max,
+                });
             }
         }
         Ok(self)
@@ -62,9 +72,30 @@ mod tests {
         assert_eq!(sizes.cpus, 2);
         assert_eq!(Resources::default_for(64).cpus, 8);
         assert!(sizes.checked().is_ok());
-        assert!(Resources { memory_mib: 127, ..sizes }.checked().is_err());
-        assert!(Resources { memory_mib: 128, ..sizes }.checked().is_ok());
+        assert!(
+            Resources {
+                memory_mib: 127,
+                ..sizes
+            }
+            .checked()
+            .is_err()
+        );
+        assert!(
+            Resources {
+                memory_mib: 128,
+                ..sizes
+            }
+            .checked()
+            .is_ok()
+        );
         assert!(Resources { cpus: 65, ..sizes }.checked().is_err());
-        assert!(Resources { storage_gb: 0, ..sizes }.checked().is_err());
+        assert!(
+            Resources {
+                storage_gb: 0,
+                ..sizes
+            }
+            .checked()
+            .is_err()
+        );
     }
 }

@@ -66,7 +66,11 @@ impl Acceptor {
     /// An empty table; every new stream goes to `handler`.
     #[must_use]
     pub fn new(limits: Limits, handler: impl Handler) -> Arc<Self> {
-        Arc::new(Self { handler: Box::new(handler), limits, streams: Mutex::default() })
+        Arc::new(Self {
+            handler: Box::new(handler),
+            limits,
+            streams: Mutex::default(),
+        })
     }
 
     /// Serves one transport: reads its greeting and runs the stream over it. Returns when the transport has
@@ -93,14 +97,18 @@ impl Acceptor {
     }
 
     fn table(&self) -> std::sync::MutexGuard<'_, HashMap<StreamId, Entry>> {
-        self.streams.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.streams
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn drop_other_epochs(&self, epoch: Epoch) {
         self.table().retain(|_, entry| {
             let ours = entry.epoch == epoch;
             if !ours {
-                entry.shared.fail(LinkError::Gone("the host process was replaced".to_owned()));
+                entry
+                    .shared
+                    .fail(LinkError::Gone("the host process was replaced".to_owned()));
             }
             ours
         });
@@ -121,11 +129,22 @@ impl Acceptor {
         }
         let shared = Arc::new(Shared::default());
         let (transports, incoming) = mpsc::channel(1);
-        table.insert(hello.stream, Entry { epoch: hello.epoch, shared: shared.clone(), transports });
+        table.insert(
+            hello.stream,
+            Entry {
+                epoch: hello.epoch,
+                shared: shared.clone(),
+                transports,
+            },
+        );
         drop(table);
         self.handler.accept(Stream {
-            sender: Sender { shared: shared.clone() },
-            receiver: Receiver { shared: shared.clone() },
+            sender: Sender {
+                shared: shared.clone(),
+            },
+            receiver: Receiver {
+                shared: shared.clone(),
+            },
         });
         let acceptor = self.clone();
         let stream = hello.stream;
@@ -144,9 +163,10 @@ impl Acceptor {
         match entry.transports.try_send((transport, hello.received)) {
             Ok(()) => None,
             // Another resumption is on its way already; the host tries again.
-            Err(mpsc::error::TrySendError::Full((transport, _)) | mpsc::error::TrySendError::Closed((transport, _))) => {
-                Some((transport, Status::UnknownStream))
-            }
+            Err(
+                mpsc::error::TrySendError::Full((transport, _))
+                | mpsc::error::TrySendError::Closed((transport, _)),
+            ) => Some((transport, Status::UnknownStream)),
         }
     }
 
@@ -159,10 +179,13 @@ impl Acceptor {
         let mut transport = first;
         loop {
             let welcome = connection::welcome_bytes(Status::Ok, shared.received());
-            let greeting = Greeting { send: welcome, await_welcome: false };
+            let greeting = Greeting {
+                send: welcome,
+                await_welcome: false,
+            };
             let next = tokio::select! {
                 ended = connection::run(shared, transport, greeting) => match ended {
-                    Ended::Finished | Ended::Failed(_) => return,
+                    Ended::Finished | Ended::Failed => return,
                     Ended::Broken(_) => None,
                 },
                 // The host gave the old transport up before we saw it break.

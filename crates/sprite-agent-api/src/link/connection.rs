@@ -101,7 +101,13 @@ pub(crate) async fn read_hello(transport: &mut BoxedTransport) -> io::Result<Hel
     let stream = StreamId(u128::from_le_bytes(take(&mut rest)));
     let epoch = Epoch(u64::from_le_bytes(take(&mut rest)));
     let received = u64::from_le_bytes(take(&mut rest));
-    Ok(Hello { protocol, mode, stream, epoch, received })
+    Ok(Hello {
+        protocol,
+        mode,
+        stream,
+        epoch,
+        received,
+    })
 }
 
 pub(crate) fn welcome_bytes(status: Status, received: u64) -> Bytes {
@@ -139,19 +145,22 @@ pub(crate) async fn read_welcome(transport: &mut BoxedTransport) -> Result<u64, 
 }
 
 /// How the use of one transport ended.
-#[derive(Debug)]
 pub(crate) enum Ended {
     /// Both directions said all they had.
     Finished,
     /// The stream failed; the other end was told if that was possible.
-    Failed(LinkError),
+    Failed,
     /// Only the transport broke: the stream can go on over another one.
     Broken(io::Error),
 }
 
 /// Moves records both ways until the stream ends or the transport breaks. `greeting` goes out first, together
 /// with whatever is queued already.
-pub(crate) async fn run(shared: &Arc<Shared>, transport: BoxedTransport, greeting: Greeting) -> Ended {
+pub(crate) async fn run(
+    shared: &Arc<Shared>,
+    transport: BoxedTransport,
+    greeting: Greeting,
+) -> Ended {
     let (mut reader, mut writer) = tokio::io::split(transport);
     if let Err(error) = writer.write_all(&greeting.send).await {
         return Ended::Broken(error);
@@ -165,11 +174,11 @@ pub(crate) async fn run(shared: &Arc<Shared>, transport: BoxedTransport, greetin
             ended = &mut send => match ended {
                 // We said all; wait for what the other end still has to say, or for its end.
                 Ended::Finished => receive.await,
-                other @ (Ended::Failed(_) | Ended::Broken(_)) => other,
+                other @ (Ended::Failed | Ended::Broken(_)) => other,
             },
         }
     };
-    if let Ended::Failed(_) = &ended {
+    if matches!(ended, Ended::Failed) {
         let (header, _) = codec::encode(&Record::Abort);
         // Best effort: a transport that is gone tells the other end just as well.
         let _ = writer.write_all(&header).await;
@@ -198,20 +207,20 @@ async fn receive<R: AsyncRead + Unpin>(
             match codec::decode(&mut buffer) {
                 Ok(Some(record)) => {
                     if let Err(reason) = shared.on_record(record) {
-                        shared.fail(reason.clone());
-                        return Ended::Failed(reason);
+                        shared.fail(reason);
+                        return Ended::Failed;
                     }
                 }
                 Ok(None) => break,
                 Err(_) => {
                     let reason = LinkError::Protocol("record that cannot be read");
-                    shared.fail(reason.clone());
-                    return Ended::Failed(reason);
+                    shared.fail(reason);
+                    return Ended::Failed;
                 }
             }
         }
-        if let Some(reason) = shared.failure() {
-            return Ended::Failed(reason);
+        if shared.failure().is_some() {
+            return Ended::Failed;
         }
         if buffer.capacity() - buffer.len() < chunk / 4 {
             buffer.reserve(chunk);
@@ -231,8 +240,8 @@ async fn receive<R: AsyncRead + Unpin>(
                 Err(HandshakeError::Io(error)) => return Ended::Broken(error),
                 Err(refused) => {
                     let reason = LinkError::Gone(refused.to_string());
-                    shared.fail(reason.clone());
-                    return Ended::Failed(reason);
+                    shared.fail(reason);
+                    return Ended::Failed;
                 }
             }
         }
@@ -246,8 +255,8 @@ fn io_cursor(bytes: BytesMut) -> impl super::Transport {
 async fn send<W: AsyncWrite + Unpin>(shared: &Arc<Shared>, writer: &mut W) -> Ended {
     let mut batch: Vec<(Bytes, Bytes)> = Vec::with_capacity(BATCH);
     loop {
-        if let Some(reason) = shared.failure() {
-            return Ended::Failed(reason);
+        if shared.failure().is_some() {
+            return Ended::Failed;
         }
         while batch.len() < BATCH
             && let Some(record) = shared.next_to_send()

@@ -39,8 +39,12 @@ pub trait Connect: Send + Sync + 'static {
 pub fn open(connect: Arc<dyn Connect>, epoch: Epoch, stream: StreamId) -> Stream {
     let shared = Arc::new(Shared::default());
     let ends = Stream {
-        sender: Sender { shared: shared.clone() },
-        receiver: Receiver { shared: shared.clone() },
+        sender: Sender {
+            shared: shared.clone(),
+        },
+        receiver: Receiver {
+            shared: shared.clone(),
+        },
     };
     tokio::spawn(drive(shared, connect, epoch, stream));
     ends
@@ -56,7 +60,7 @@ async fn drive(shared: Arc<Shared>, connect: Arc<dyn Connect>, epoch: Epoch, str
                 mode = Mode::Resume;
                 let before = shared.received();
                 match connection::run(&shared, transport, greeting).await {
-                    Ended::Finished | Ended::Failed(_) => return,
+                    Ended::Finished | Ended::Failed => return,
                     Ended::Broken(error) => {
                         if shared.received() > before {
                             attempt = 0;
@@ -65,8 +69,12 @@ async fn drive(shared: Arc<Shared>, connect: Arc<dyn Connect>, epoch: Epoch, str
                     }
                 }
             }
+            // The agent said all, heard all and forgot the stream; only its last word was lost.
+            Err(HandshakeError::UnknownStream) if shared.received_all() => return,
             // The agent never saw the opening: say it again as an opening.
-            Err(HandshakeError::UnknownStream) if mode == Mode::Resume && shared.received() == 0 => {
+            Err(HandshakeError::UnknownStream)
+                if mode == Mode::Resume && shared.received() == 0 =>
+            {
                 mode = Mode::Open;
                 if shared.rewind(0).is_err() {
                     return shared.fail(LinkError::Gone("agent lost the stream".to_owned()));
@@ -97,9 +105,21 @@ async fn greet(
 ) -> Result<(BoxedTransport, Greeting), HandshakeError> {
     let mut transport = connect.connect().await?;
     let received = shared.received();
-    let hello = connection::hello_bytes(&Hello { protocol: PROTOCOL, mode, stream, epoch, received });
+    let hello = connection::hello_bytes(&Hello {
+        protocol: PROTOCOL,
+        mode,
+        stream,
+        epoch,
+        received,
+    });
     match mode {
-        Mode::Open => Ok((transport, Greeting { send: hello, await_welcome: true })),
+        Mode::Open => Ok((
+            transport,
+            Greeting {
+                send: hello,
+                await_welcome: true,
+            },
+        )),
         Mode::Resume => {
             tokio::io::AsyncWriteExt::write_all(&mut transport, &hello).await?;
             let theirs = connection::read_welcome(&mut transport).await?;
@@ -107,7 +127,13 @@ async fn greet(
                 shared.fail(reason);
                 return Err(HandshakeError::UnknownStream);
             }
-            Ok((transport, Greeting { send: bytes::Bytes::new(), await_welcome: false }))
+            Ok((
+                transport,
+                Greeting {
+                    send: bytes::Bytes::new(),
+                    await_welcome: false,
+                },
+            ))
         }
     }
 }

@@ -74,6 +74,8 @@ pub(crate) struct State {
     /// What the last Ack said.
     ack_sent: u64,
     fin_received: bool,
+    /// The operation no longer reads: what comes is consumed at once.
+    discarding: bool,
 
     failed: Option<LinkError>,
 }
@@ -92,18 +94,25 @@ pub(crate) struct Shared {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         // No code panics while holding it; if one did, the state is still what the last whole step left.
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// The next record for the transport: an Ack if one is due, else the next unsent frame.
     pub(crate) fn next_to_send(&self) -> Option<(Bytes, Bytes)> {
         let mut state = self.lock();
-        if state.consumed - state.ack_sent >= ACK_EVERY {
+        let all = state.fin_received && state.consumed == state.received;
+        let unsaid = state.consumed - state.ack_sent;
+        if unsaid >= ACK_EVERY || (all && unsaid > 0) {
             state.ack_sent = state.consumed;
             return Some(codec::encode(&Record::Ack(state.consumed)));
         }
         let next = state.next;
-        let record = state.outbox.get(next).map(|out| (out.header.clone(), out.payload.clone()))?;
+        let record = state
+            .outbox
+            .get(next)
+            .map(|out| (out.header.clone(), out.payload.clone()))?;
         state.next += 1;
         Some(record)
     }
@@ -117,16 +126,21 @@ impl Shared {
     pub(crate) fn rewind(&self, offset: u64) -> Result<(), LinkError> {
         let mut state = self.lock();
         if offset < state.acked || offset > state.queued {
-            return Err(LinkError::Protocol("resumed at an offset that was never sent"));
+            return Err(LinkError::Protocol(
+                "resumed at an offset that was never sent",
+            ));
         }
         let next = state.outbox.partition_point(|out| out.offset < offset);
-        let aligned = state.outbox.get(next).map_or(state.queued, |out| out.offset);
+        let aligned = state
+            .outbox
+            .get(next)
+            .map_or(state.queued, |out| out.offset);
         if aligned != offset {
             return Err(LinkError::Protocol("resumed in the middle of a frame"));
         }
         state.next = next;
-        // The last Ack may have been lost with the old transport.
-        state.ack_sent = state.ack_sent.min(state.consumed.saturating_sub(ACK_EVERY));
+        // The Acks so far may have been lost with the old transport: say the last one again.
+        state.ack_sent = 0;
         drop(state);
         self.to_send.notify_one();
         Ok(())
@@ -144,6 +158,12 @@ impl Shared {
                 if state.received - state.consumed > MOST_RECEIVED as u64 {
                     return Err(LinkError::Protocol("more sent than the window allows"));
                 }
+                if state.discarding {
+                    state.consumed = state.received;
+                    drop(state);
+                    self.to_send.notify_one();
+                    return Ok(());
+                }
                 state.inbox.push_back(frame);
                 drop(state);
                 self.arrived.notify_one();
@@ -154,6 +174,9 @@ impl Shared {
                 }
                 state.received += HEADER as u64;
                 state.fin_received = true;
+                if state.inbox.is_empty() {
+                    state.consumed = state.received;
+                }
                 drop(state);
                 self.arrived.notify_one();
                 self.to_send.notify_one();
@@ -163,15 +186,23 @@ impl Shared {
                     return Err(LinkError::Protocol("acknowledged what was never sent"));
                 }
                 state.acked = state.acked.max(offset);
-                while state.outbox.front().is_some_and(|out| out.end() <= state.acked) {
+                while state
+                    .outbox
+                    .front()
+                    .is_some_and(|out| out.end() <= state.acked)
+                {
                     if state.next == 0 {
                         return Err(LinkError::Protocol("acknowledged before it was sent"));
                     }
                     state.outbox.pop_front();
                     state.next -= 1;
                 }
+                let all = state.fin_queued && state.outbox.is_empty();
                 drop(state);
                 self.room.notify_one();
+                if all {
+                    self.to_send.notify_one();
+                }
             }
             Record::Abort => {
                 drop(state);
@@ -205,14 +236,18 @@ impl Shared {
         }
     }
 
-    /// Whether nothing more can happen in either direction: both ends said Fin, ours was consumed or is on the
-    /// transport, and theirs was read.
+    /// Whether both ends know that both directions are complete: nothing needs a transport any more.
     pub(crate) fn finished(&self) -> bool {
         let state = self.lock();
-        state.fin_received
-            && state.inbox.is_empty()
-            && state.fin_queued
-            && state.next == state.outbox.len()
+        let received_all = state.fin_received && state.consumed == state.received;
+        let sent_all = state.fin_queued && state.outbox.is_empty();
+        received_all && sent_all && state.ack_sent == state.consumed
+    }
+
+    /// Whether the operation has everything that the other end had to say.
+    pub(crate) fn received_all(&self) -> bool {
+        let state = self.lock();
+        state.fin_received && state.consumed == state.received
     }
 
     fn has_room(state: &State) -> bool {
@@ -221,14 +256,19 @@ impl Shared {
 
     fn push(&self, state: &mut State, record: &Record) {
         let (header, payload) = codec::encode(record);
-        let out = Outgoing { header, payload, offset: state.queued };
+        let out = Outgoing {
+            header,
+            payload,
+            offset: state.queued,
+        };
         state.queued = out.end();
         state.outbox.push_back(out);
         self.to_send.notify_one();
     }
 }
 
-/// Where an operation sends its frames. Dropping it without [`Sender::finish`] is a Fin as well.
+/// Where an operation sends its frames. Dropping it without [`Sender::finish`] gives the stream up, unless the
+/// other end had finished before.
 #[derive(Debug)]
 pub struct Sender {
     pub(crate) shared: Arc<Shared>,
@@ -291,11 +331,22 @@ impl Sender {
 
 impl Drop for Sender {
     fn drop(&mut self) {
-        self.finish();
+        let state = self.shared.lock();
+        let (over, theirs) = (
+            state.fin_queued || state.failed.is_some(),
+            state.fin_received,
+        );
+        drop(state);
+        match (over, theirs) {
+            (true, true | false) => {}
+            (false, true) => self.finish(),
+            (false, false) => self.abort(),
+        }
     }
 }
 
-/// Where an operation takes the other end's frames. Dropping it gives the stream up unless it had ended.
+/// Where an operation takes the other end's frames. Dropping it early gives the stream up, unless this end has
+/// finished sending: then the rest is thrown away, and what was sent still arrives.
 #[derive(Debug)]
 pub struct Receiver {
     pub(crate) shared: Arc<Shared>,
@@ -315,8 +366,12 @@ impl Receiver {
                 let mut state = self.shared.lock();
                 if let Some(frame) = state.inbox.pop_front() {
                     state.consumed += (HEADER + frame.payload.len()) as u64;
-                    let due = state.consumed - state.ack_sent >= ACK_EVERY;
                     let last = state.fin_received && state.inbox.is_empty();
+                    if last {
+                        // The Fin behind the last frame needs no reading.
+                        state.consumed = state.received;
+                    }
+                    let due = state.consumed - state.ack_sent >= ACK_EVERY;
                     drop(state);
                     if due || last {
                         self.shared.to_send.notify_one();
@@ -337,11 +392,15 @@ impl Receiver {
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        let ended = {
-            let state = self.shared.lock();
-            state.fin_received && state.inbox.is_empty()
-        };
-        if !ended {
+        let mut state = self.shared.lock();
+        if state.fin_queued {
+            state.discarding = true;
+            state.inbox.clear();
+            state.consumed = state.received;
+            drop(state);
+            self.shared.to_send.notify_one();
+        } else if !state.fin_received && state.failed.is_none() {
+            drop(state);
             self.shared.fail(LinkError::Closed);
         }
     }
