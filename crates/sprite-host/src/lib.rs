@@ -1,1 +1,39 @@
-//! To come.
+//! The host of sprites: one task per *active* sprite, which does what its lifecycle decides.
+//!
+//! # Who does what
+//! [`Host`] is what the server speaks to. A sprite that is at rest costs a row in the catalog and nothing
+//! else; one that is active has a task (`actor`), which alone owns its machine and its disk. Everybody else
+//! sends the task requests through its bounded mailbox. What comes next is decided by the pure
+//! `sprite-lifecycle`; how it is done stands in one file per operation: `create`, `wake`, `sleep`, `stop`,
+//! `destroy`, `recover`.
+//!
+//! # What is durable when
+//! The catalog's row is committed before the first side effect that it announces, and every step can be done
+//! twice. So a process killed at any point leaves rows from which [`Host::open`] finishes or undoes what was
+//! begun. A named [`FaultPoint`] stands beside every step; tests stop a host at each of them.
+#![warn(missing_docs)]
+
+mod awake;
+mod disks;
+mod error;
+mod fault;
+mod host;
+mod options;
+mod sprite;
+mod watch;
+
+pub use awake::Awake;
+pub use disks::{DiskError, Disks};
+pub use error::{
+    AuthError, CheckError, CreateError, DestroyError, EnvironmentError, ListError, LookupError, OpenError,
+    OrganisationError, RestartError, TokenError, UpdateError, WakeError,
+};
+pub use fault::{FaultPoint, Faults};
+pub use host::Host;
+pub use options::HostOptions;
+pub use sprite::{
+    Change, Check, CheckStatus, Counts, ListQuery, NewSprite, Organisation, Page, Principal, ResourceRequest,
+    Sprite,
+};
+pub use sprite_catalog::{Catalog, PrivateAccess, UrlAuth};
+pub use watch::{Watch, WatchEvent};

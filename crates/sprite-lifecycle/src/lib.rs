@@ -1,1 +1,2 @@
-//! To come.
+//! What a sprite does next.
+#![warn(missing_docs)]

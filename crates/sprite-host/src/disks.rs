@@ -1,0 +1,54 @@
+//! Where disks come from.
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use sprite_types::SpriteId;
+
+/// A failure of the pool.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    /// The pool, or the file system below it, is too full for another disk.
+    #[error("{step}: not enough space")]
+    Full {
+        /// Lower-case verb phrase with ids and paths.
+        step: String,
+    },
+    /// A step failed.
+    #[error("{step}")]
+    Step {
+        /// Lower-case verb phrase with ids and paths.
+        step: String,
+        /// What was said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// The pool of disks, as far as the host needs it.
+#[async_trait]
+pub trait Disks: Send + Sync + 'static {
+    /// Makes a sprite's disk from a base image. Idempotent: a disk that is complete stays as it is.
+    ///
+    /// # Errors
+    /// There is no disk, or an incomplete one that [`Disks::delete`] removes.
+    ///
+    /// # Crash safety
+    /// The disk is durable when this returns.
+    async fn create(&self, sprite: SpriteId, image: &str, storage_gb: u32) -> Result<PathBuf, DiskError>;
+
+    /// Where a sprite's disk is.
+    fn path(&self, sprite: SpriteId) -> PathBuf;
+
+    /// Deletes a sprite's disk and all that making it left. Idempotent.
+    ///
+    /// # Errors
+    /// Something could not be deleted; calling again tries again.
+    async fn delete(&self, sprite: SpriteId) -> Result<(), DiskError>;
+
+    /// The sprites that have a disk.
+    ///
+    /// # Errors
+    /// The pool cannot be read.
+    async fn list(&self) -> Result<Vec<SpriteId>, DiskError>;
+}

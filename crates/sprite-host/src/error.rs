@@ -1,0 +1,261 @@
+//! What can go wrong, one enum per operation.
+
+use std::time::Duration;
+
+use sprite_catalog::CatalogError;
+use sprite_types::{Label, OrgId, ResourcesError, SpriteName};
+
+use crate::disks::DiskError;
+
+/// Why a host could not be opened. Nothing runs that did not run before.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The catalog could not be read or written.
+    #[error("read what an earlier run left in the catalog")]
+    Catalog(#[from] CatalogError),
+    /// The driver could not tell what still runs.
+    #[error("look for machines of an earlier run")]
+    Machines(#[source] sprite_machine::MachineError),
+    /// A machine that belongs to no sprite could not be ended.
+    #[error("end machine {machine}, which belongs to no sprite")]
+    Stray {
+        /// The machine.
+        machine: sprite_types::MachineId,
+        /// What the driver said.
+        #[source]
+        source: sprite_machine::MachineError,
+    },
+    /// The disks could not be listed, or one that belongs to no sprite not be deleted.
+    #[error("remove disks that belong to no sprite")]
+    Disks(#[source] DiskError),
+}
+
+/// Why a token was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    /// It is not of the form `org-slug/org-id/token-id/secret`.
+    #[error("read the token: it is not of the form org/org-id/token-id/secret")]
+    Malformed,
+    /// There is no such token, or it was revoked.
+    #[error("check the token: it is unknown or was revoked")]
+    Unknown,
+    /// The catalog could not be read.
+    #[error("look the token up")]
+    Catalog(#[from] CatalogError),
+}
+
+/// Why a token could not be made or revoked.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// The description is too long.
+    #[error("describe the token in at most {max} characters")]
+    Description {
+        /// The limit.
+        max: usize,
+    },
+    /// The catalog could not be written.
+    #[error("record the token")]
+    Catalog(#[from] CatalogError),
+}
+
+/// Why an organisation could not be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum OrganisationError {
+    /// There is none of that id.
+    #[error("find organisation {0}")]
+    NotFound(OrgId),
+    /// The catalog could not be read.
+    #[error("read the organisation")]
+    Catalog(#[from] CatalogError),
+}
+
+/// Variables that cannot be given to a process.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EnvironmentError {
+    /// A name is empty or holds `=` or NUL.
+    #[error("environment variable {name:?} has a name that is empty or holds '=' or NUL")]
+    Name {
+        /// The name, cut to 80 characters.
+        name: String,
+    },
+    /// A value holds NUL.
+    #[error("environment variable {name:?} has a value that holds NUL")]
+    Value {
+        /// The name, cut to 80 characters.
+        name: String,
+    },
+    /// All of them together are too long.
+    #[error("environment is {bytes} bytes long, at most {max} are allowed")]
+    TooLong {
+        /// Names and values, in bytes.
+        bytes: usize,
+        /// The limit.
+        max: usize,
+    },
+}
+
+/// Why a sprite was not created. Nothing of it is left, unless told otherwise.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// The organisation has a sprite of that name.
+    #[error("name {name} is taken")]
+    NameTaken {
+        /// The name.
+        name: SpriteName,
+    },
+    /// A size is out of its range.
+    #[error("size the sprite")]
+    Resources(#[from] ResourcesError),
+    /// Too many labels.
+    #[error("sprite has {count} labels, at most {max} are allowed", max = Label::MOST)]
+    Labels {
+        /// How many were given.
+        count: usize,
+    },
+    /// Bad variables.
+    #[error("set the environment")]
+    Environment(#[from] EnvironmentError),
+    /// The organisation has as many sprites as it may.
+    #[error("organisation has {limit} sprites, which is its limit")]
+    TooMany {
+        /// The limit.
+        limit: u64,
+    },
+    /// There is no such organisation.
+    #[error("find organisation {0}")]
+    Organisation(OrgId),
+    /// Its disk could not be made, the pool being full among the reasons.
+    #[error("make the disk")]
+    Disk(#[source] DiskError),
+    /// It was destroyed before it was complete.
+    #[error("sprite was destroyed while it was being created")]
+    Destroyed,
+    /// The host shuts down. If the sprite was recorded, the next start finishes or removes it.
+    #[error("host shuts down")]
+    Closing,
+    /// The catalog could not be written.
+    #[error("record the sprite")]
+    Catalog(#[from] CatalogError),
+}
+
+/// Why a sprite could not be shown.
+#[derive(Debug, thiserror::Error)]
+pub enum LookupError {
+    /// There is none.
+    #[error("sprite does not exist")]
+    NotFound,
+    /// The catalog could not be read.
+    #[error("look the sprite up")]
+    Catalog(#[from] CatalogError),
+}
+
+/// Why sprites could not be listed.
+#[derive(Debug, thiserror::Error)]
+pub enum ListError {
+    /// The catalog could not be read.
+    #[error("list sprites")]
+    Catalog(#[from] CatalogError),
+}
+
+/// Why settings were not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum UpdateError {
+    /// There is no such sprite.
+    #[error("sprite does not exist")]
+    NotFound,
+    /// Too many labels.
+    #[error("sprite has {count} labels, at most {max} are allowed", max = Label::MOST)]
+    Labels {
+        /// How many were given.
+        count: usize,
+    },
+    /// The catalog could not be written.
+    #[error("record the settings")]
+    Catalog(#[from] CatalogError),
+}
+
+/// Why a sprite is not gone.
+#[derive(Debug, thiserror::Error)]
+pub enum DestroyError {
+    /// There is no such sprite.
+    #[error("sprite does not exist")]
+    NotFound,
+    /// A step fails again and again. The sprite stays marked, and the host goes on trying.
+    #[error("destroy the sprite: {cause}")]
+    Step {
+        /// Which step, and what was said.
+        cause: String,
+    },
+    /// Too many requests wait for this sprite.
+    #[error("too many requests wait for this sprite")]
+    Busy,
+    /// The host shuts down. A destroy that was begun is finished by the next start.
+    #[error("host shuts down")]
+    Closing,
+    /// The catalog could not be read.
+    #[error("look the sprite up")]
+    Catalog(#[from] CatalogError),
+}
+
+/// Why a sprite is not awake.
+#[derive(Debug, thiserror::Error)]
+pub enum WakeError {
+    /// There is no such sprite (any more).
+    #[error("sprite does not exist")]
+    NotFound,
+    /// It is still waking; it may be awake when asked again.
+    #[error("sprite is still starting after {within:?}")]
+    Starting {
+        /// How long was waited.
+        within: Duration,
+    },
+    /// Too many requests wait for this sprite.
+    #[error("too many requests wait for this sprite")]
+    Busy,
+    /// It could not be started. It is at rest, its disk as it was.
+    #[error("start the sprite: {cause}")]
+    Failed {
+        /// Which step, and what was said.
+        cause: String,
+    },
+    /// The host shuts down.
+    #[error("host shuts down")]
+    Closing,
+    /// The catalog could not be read.
+    #[error("look the sprite up")]
+    Catalog(#[from] CatalogError),
+}
+
+/// Why a sprite was not restarted.
+#[derive(Debug, thiserror::Error)]
+pub enum RestartError {
+    /// There is no such sprite (any more).
+    #[error("sprite does not exist")]
+    NotFound,
+    /// Too many requests wait for this sprite.
+    #[error("too many requests wait for this sprite")]
+    Busy,
+    /// It could not be stopped or started.
+    #[error("restart the sprite: {cause}")]
+    Failed {
+        /// Which step, and what was said.
+        cause: String,
+    },
+    /// The host shuts down.
+    #[error("host shuts down")]
+    Closing,
+    /// The catalog could not be read.
+    #[error("look the sprite up")]
+    Catalog(#[from] CatalogError),
+}
+
+/// Why a sprite could not be checked.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// There is no such sprite.
+    #[error("sprite does not exist")]
+    NotFound,
+    /// The catalog could not be read.
+    #[error("look the sprite up")]
+    Catalog(#[from] CatalogError),
+}

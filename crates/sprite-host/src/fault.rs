@@ -1,0 +1,87 @@
+//! Named points beside every step, at which a test can stop the host as `kill -9` would.
+//!
+//! Without a test's hook a point is one comparison with null.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// A place between two steps of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FaultPoint {
+    /// Create: the name is reserved, nothing else exists.
+    CreateRecorded,
+    /// Create: the disk exists, the sprite is still marked as incomplete.
+    CreateDisk,
+    /// Create: complete, its first machine announced, not acknowledged.
+    CreateCommitted,
+    /// Wake: the machine is announced, and does not exist.
+    WakeCommitted,
+    /// Wake: the machine runs, its environment does not.
+    WakeStarted,
+    /// Wake: the environment stands, nobody knows.
+    WakeReady,
+    /// Wake: thawing is announced.
+    ThawCommitted,
+    /// Wake: thawed, nobody knows.
+    Thawed,
+    /// Sleep: the disk is written.
+    SleepSynced,
+    /// Sleep: frozen, and not recorded.
+    SleepFrozen,
+    /// Sleep: recorded.
+    SleepCommitted,
+    /// Stop: the agent wrote its disk and ended.
+    StopShutDown,
+    /// Stop: the machine is gone, and recorded as there.
+    StopEnded,
+    /// Stop: recorded.
+    StopCommitted,
+    /// Destroy: announced.
+    DestroyMarked,
+    /// Destroy: the machine is gone.
+    DestroyMachine,
+    /// Destroy: the disk is deleted.
+    DestroyDisk,
+    /// Destroy: the row is deleted, nobody knows.
+    DestroyRow,
+    /// Recovery: rows of machines that are gone were set to cold.
+    RecoverRows,
+    /// Recovery: machines that belong to no sprite are ended.
+    RecoverStrays,
+    /// Recovery: disks that belong to no sprite are deleted.
+    RecoverDisks,
+    /// Recovery: an adopted machine is thawed and its environment stands.
+    RecoverAdopted,
+}
+
+type Hook = Arc<dyn Fn(FaultPoint) -> bool + Send + Sync>;
+
+/// Decides at every [`FaultPoint`] whether the host goes on. The default always does.
+#[derive(Clone, Default)]
+pub struct Faults {
+    hook: Option<Hook>,
+}
+
+impl Faults {
+    /// Asks `stop_at` at every point. Where it says true, the step never goes on, as if the process had been
+    /// killed there; what the test does next is drop the host.
+    #[must_use]
+    pub fn asking(stop_at: impl Fn(FaultPoint) -> bool + Send + Sync + 'static) -> Self {
+        Self { hook: Some(Arc::new(stop_at)) }
+    }
+
+    /// Stands beside a step.
+    pub(crate) async fn at(&self, point: FaultPoint) {
+        if let Some(stop_at) = &self.hook
+            && stop_at(point)
+        {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl fmt::Debug for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.hook.is_some() { "Faults(asking)" } else { "Faults" })
+    }
+}
