@@ -1,1 +1,97 @@
-fn main() {}
+//! Every command a developer of this project types: `cargo xtask COMMAND`.
+
+mod bench;
+mod blocks;
+mod book;
+mod checks;
+mod ci;
+mod conformance;
+mod demo;
+mod edges;
+mod failure;
+mod host;
+mod interrupt;
+mod packages;
+mod program;
+mod report;
+mod rest;
+mod server;
+mod specification;
+mod test;
+
+use std::process::ExitCode;
+
+use crate::failure::{Failure, Outcome};
+use crate::host::{Consent, Host};
+use crate::server::Build;
+use crate::test::Scope;
+
+const HELP: &str = "\
+cargo xtask COMMAND
+
+  demo             a sprite's life on this computer, from nothing to nothing left behind
+  test             the tests this computer can run as it is; says what is left out and why
+  test --all       every test; lists what must be installed, and asks once
+  bench            the numbers of SPECIFICATION.md, each against a floor taken in the same run
+  ci               everything a change must pass
+  check            the quick part of it: imports, documents, SPECIFICATION.md
+  generate         writes the documents that are made from the code
+
+  --yes            agrees to what would be asked
+
+Programs are built as the calling user; sudo is used for the steps that need it, which are printed first.
+";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let consent = if words.contains(&"--yes") {
+        Consent::Given
+    } else {
+        Consent::Ask
+    };
+    let words: Vec<&str> = words.into_iter().filter(|word| *word != "--yes").collect();
+    match interrupt::watch().and_then(|()| dispatch(&words, consent)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Interrupted) => ExitCode::from(130),
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(words: &[&str], consent: Consent) -> Outcome {
+    let host = Host::here();
+    match words {
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{HELP}");
+            Ok(())
+        }
+        ["demo"] => demo::run(host, consent),
+        ["test"] => test::run(host, Scope::AsItIs, consent),
+        ["test", "--all"] => test::run(host, Scope::All, consent),
+        ["bench"] => bench::run(host, consent),
+        ["ci"] => ci::run(host, consent),
+        ["check"] => check(),
+        ["generate"] => Build::Debug
+            .make()
+            .and_then(|()| checks::generated(Build::Debug, checks::Lag::Mended)),
+        ["kvm-test" | "soak"] => Err(Failure::Refused(format!(
+            "this version has no `{}` yet; see CHANGELOG.md",
+            words[0]
+        ))),
+        _ => Err(Failure::Refused(format!(
+            "no such command: {}\n\n{HELP}",
+            words.join(" ")
+        ))),
+    }
+}
+
+fn check() -> Outcome {
+    edges::check()?;
+    let documents = book::check()?;
+    let promises = specification::check()?;
+    println!("imports, {documents} documents and {promises} promises are in order");
+    Ok(())
+}

@@ -1,0 +1,250 @@
+//! `cargo xtask test`: says what runs, what is skipped and why, and what enables it; then runs it.
+
+use crate::conformance::{self, Sdks};
+use crate::failure::{Failure, Outcome};
+use crate::host::{Consent, Host, Privilege, find_program, workspace};
+use crate::packages::{self, Package};
+use crate::program::Program;
+use crate::report::{Tally, tally_of};
+use crate::server::{Build, Server};
+use crate::{blocks, book, edges};
+
+/// How much is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// What this computer can run as it is. Nothing is installed.
+    AsItIs,
+    /// Everything; what is missing is installed, after a question.
+    All,
+}
+
+/// One line of the plan.
+struct Part {
+    name: &'static str,
+    what: &'static str,
+    /// Why it is left out, with the command that changes that.
+    skipped: Option<String>,
+}
+
+/// What can be run here.
+struct Plan {
+    machines: Option<String>,
+    sdks: Option<String>,
+}
+
+/// Crates whose tests set up real namespaces, mounts and machines.
+pub const WITH_MACHINES: &[&str] = &[
+    "sprite-disk",
+    "sprite-net",
+    "sprite-machine",
+    "sprite-agent",
+    "sprited",
+];
+
+/// Prints the plan and runs it.
+///
+/// # Errors
+/// A test fails, or a part cannot be run to its end.
+pub fn run(host: Host, scope: Scope, consent: Consent) -> Outcome {
+    let plan = match scope {
+        Scope::AsItIs => Plan::here(host),
+        Scope::All => prepare(&host, consent)?,
+    };
+    plan.print();
+    let mut total = Tally::default();
+    for (name, check) in [
+        ("imports", edges::check as fn() -> Outcome),
+        ("documents", || book::check().map(drop)),
+    ] {
+        let outcome = check();
+        match &outcome {
+            Ok(()) => eprintln!("ok    {name}"),
+            Err(failure) => eprintln!("FAIL  {name}\n{failure}"),
+        }
+        total.add(one(outcome.is_ok()));
+    }
+    total.add(unprivileged()?);
+    if host.privilege == Privilege::Sudo && plan.machines.is_none() {
+        total.add(privileged()?);
+    }
+    if plan.machines.is_none() && plan.sdks.is_none() {
+        total.add(against_a_server(host, Build::Debug)?);
+    }
+    println!("{total}");
+    if total.failed == 0 {
+        Ok(())
+    } else {
+        Err(Failure::Check(format!("{} failed", total.failed)))
+    }
+}
+
+fn one(passed: bool) -> Tally {
+    Tally {
+        passed: usize::from(passed),
+        failed: usize::from(!passed),
+    }
+}
+
+impl Plan {
+    fn here(host: Host) -> Self {
+        let enable = "cargo xtask test --all";
+        let machines = match host.privilege {
+            Privilege::Root => lacking(packages::SERVE)
+                .map(|names| format!("{names} not installed; {enable} installs it")),
+            Privilege::Sudo => Some(format!("needs root; {enable} uses sudo")),
+            Privilege::None => Some(format!("needs root; as root: {enable}")),
+        };
+        let sdks = if Sdks::installed() {
+            None
+        } else {
+            Some(format!(
+                "the SDKs are not installed; {enable} installs them below target/"
+            ))
+        };
+        let sdks = machines
+            .clone()
+            .map(|_| "needs machines, see above".to_owned())
+            .or(sdks);
+        Self { machines, sdks }
+    }
+
+    fn print(&self) {
+        let parts = [
+            Part {
+                name: "documents",
+                what: "links, imports, contents",
+                skipped: None,
+            },
+            Part {
+                name: "unit",
+                what: "unit, property and API tests on fakes",
+                skipped: None,
+            },
+            Part {
+                name: "machines",
+                what: "disks, networks and machines as they are in service",
+                skipped: self.machines.clone(),
+            },
+            Part {
+                name: "conformance",
+                what: "the official JavaScript and Python SDKs, and the documents' code blocks",
+                skipped: self.sdks.clone(),
+            },
+        ];
+        eprintln!("plan:");
+        for part in parts {
+            match part.skipped {
+                None => eprintln!("  run   {:<12} {}", part.name, part.what),
+                Some(why) => eprintln!("  skip  {:<12} {}: {why}", part.name, part.what),
+            }
+        }
+    }
+}
+
+fn lacking(wanted: &[Package]) -> Option<String> {
+    let names: Vec<&str> = packages::missing(wanted)
+        .iter()
+        .map(|package| package.name)
+        .collect();
+    if names.is_empty() {
+        None
+    } else {
+        Some(names.join(", "))
+    }
+}
+
+/// Installs what is missing, after a question.
+fn prepare(host: &Host, consent: Consent) -> Outcome<Plan> {
+    let wanted: Vec<Package> = [packages::SERVE, packages::CONFORMANCE].concat();
+    let missing = packages::missing(&wanted);
+    let mut steps: Vec<String> = packages::announcement(&missing).into_iter().collect();
+    steps.push(
+        "tests set up machines, networks, mounts and loop devices, and remove them".to_owned(),
+    );
+    steps.push("base images are made once and kept in /var/cache/sprited".to_owned());
+    host.agree(&steps, consent)?;
+    packages::install(host, &missing)?;
+    Sdks::install()?;
+    Ok(Plan {
+        machines: None,
+        sdks: None,
+    })
+}
+
+/// All tests as the calling user; those that need root say so and do nothing, unless the user is root.
+pub fn unprivileged() -> Outcome<Tally> {
+    run_tests(&["--workspace"], None)
+}
+
+/// The tests that need root, built by the user and run by sudo.
+fn privileged() -> Outcome<Tally> {
+    let packages: Vec<&str> = WITH_MACHINES
+        .iter()
+        .flat_map(|package| ["--package", package])
+        .collect();
+    run_tests(&packages, Some("sudo -n -E"))
+}
+
+fn run_tests(selection: &[&str], runner: Option<&str>) -> Outcome<Tally> {
+    let nextest = find_program("cargo-nextest").is_some();
+    let words: &[&str] = if nextest {
+        &[
+            "nextest",
+            "run",
+            "--locked",
+            "--no-fail-fast",
+            "--profile",
+            "ci",
+        ]
+    } else {
+        &["test", "--locked", "--no-fail-fast"]
+    };
+    let mut program = Program::cargo()
+        .args(words)
+        .args(selection)
+        .dir(workspace());
+    if let Some(runner) = runner {
+        let name = format!(
+            "CARGO_TARGET_{}_UNKNOWN_LINUX_GNU_RUNNER",
+            std::env::consts::ARCH
+        );
+        program = program.env(name.to_uppercase(), runner);
+    }
+    let said = program.tee()?;
+    let mut total = tally(&said.stdout, &said.stderr)?;
+    if nextest && runner.is_none() {
+        let said = Program::cargo()
+            .args(["test", "--locked", "--doc", "--no-fail-fast"])
+            .args(selection)
+            .dir(workspace())
+            .tee()?;
+        total.add(tally(&said.stdout, &said.stderr)?);
+        if !said.status.success() && total.failed == 0 {
+            total.failed = 1;
+        }
+    }
+    if !said.status.success() && total.failed == 0 {
+        total.failed = 1;
+    }
+    Ok(total)
+}
+
+fn tally(stdout: &str, stderr: &str) -> Outcome<Tally> {
+    let both = format!("{stdout}\n{stderr}");
+    tally_of(&both).ok_or_else(|| Failure::Check("the tests ended without a count".to_owned()))
+}
+
+/// What needs a live server: the official SDKs and the documents' code blocks.
+///
+/// # Errors
+/// The server does not start or does not go, or a suite cannot be run to its end.
+pub fn against_a_server(host: Host, build: Build) -> Outcome<Tally> {
+    build.make()?;
+    let sdks = Sdks::install()?;
+    let server = Server::start(host, build, "test")?;
+    let mut total = conformance::run(&server, &sdks)?;
+    let (passed, failed) = blocks::run(&server, &sdks)?;
+    total.add(Tally { passed, failed });
+    server.remove()?;
+    Ok(total)
+}
