@@ -138,6 +138,7 @@ pub fn run(server: &Server, sdks: &Sdks) -> Outcome<Tally> {
     for (name, program) in programs {
         eprintln!("official {name} SDK:");
         let said = program
+            .env("PYTHONDONTWRITEBYTECODE", "1")
             .env("SPRITES_TEST_URL", server.url())
             .env("SPRITES_TEST_TOKEN", &token)
             .env("SPRITES_TEST_OTHER_TOKEN", &other)

@@ -1,0 +1,19 @@
+// The official JavaScript SDK, unmodified, against a running server:
+//   SPRITES_TEST_URL=http://… SPRITES_TEST_TOKEN=… node run.mjs
+
+import { contextFromEnvironment, runAll } from './harness.mjs';
+import { control } from './control.mjs';
+import { errors } from './errors.mjs';
+import { exec, silence } from './exec.mjs';
+import { http } from './http.mjs';
+import { sessions } from './sessions.mjs';
+import { sprites } from './sprites.mjs';
+import { terminal } from './terminal.mjs';
+
+const context = contextFromEnvironment();
+const suites = [sprites, exec, terminal, sessions, control, http, errors];
+const tally = await runAll(suites, [silence], context);
+for (const sprite of await context.client.listAllSprites(context.prefix)) await sprite.delete();
+console.log(`${tally.passed} passed, ${tally.failed} failed`);
+// Sockets that the SDK keeps open must not keep the process.
+process.exit(tally.failed === 0 ? 0 : 1);

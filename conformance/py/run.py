@@ -1,0 +1,28 @@
+"""The official Python SDK, unmodified, against a running server.
+
+    SPRITES_TEST_URL=http://… SPRITES_TEST_TOKEN=… python run.py
+"""
+
+from __future__ import annotations
+
+import sys
+
+from control import control
+from errors import errors
+from exec import execs, silence
+from harness import Context, run_all
+from sessions import sessions
+from sprites_suite import sprites
+
+
+def main() -> int:
+    context = Context.from_environment()
+    tally = run_all([sprites, execs, sessions, control, errors], [silence], context)
+    for sprite in context.client.list_all_sprites(context.prefix):
+        sprite.delete()
+    print(f"{tally.passed} passed, {tally.failed} failed", flush=True)
+    return 0 if tally.failed == 0 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
