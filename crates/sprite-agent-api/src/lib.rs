@@ -11,8 +11,10 @@
 #![warn(missing_docs)]
 
 mod codec;
+pub mod launch;
 pub mod link;
 pub mod message;
+pub mod wire;
 
 pub use codec::{CodecError, Frame, FrameKind, MAX_DATA, MAX_FRAME};
 

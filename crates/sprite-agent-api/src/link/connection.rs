@@ -203,21 +203,8 @@ async fn receive<R: AsyncRead + Unpin>(
     let mut chunk = READ_SMALL;
     let mut welcomed = !await_welcome;
     loop {
-        while welcomed {
-            match codec::decode(&mut buffer) {
-                Ok(Some(record)) => {
-                    if let Err(reason) = shared.on_record(record) {
-                        shared.fail(reason);
-                        return Ended::Failed;
-                    }
-                }
-                Ok(None) => break,
-                Err(_) => {
-                    let reason = LinkError::Protocol("record that cannot be read");
-                    shared.fail(reason);
-                    return Ended::Failed;
-                }
-            }
+        if welcomed && let Err(reason) = take_records(shared, &mut buffer) {
+            shared.fail(reason);
         }
         if shared.failure().is_some() {
             return Ended::Failed;
@@ -246,6 +233,14 @@ async fn receive<R: AsyncRead + Unpin>(
             }
         }
     }
+}
+
+fn take_records(shared: &Arc<Shared>, buffer: &mut BytesMut) -> Result<(), LinkError> {
+    let unreadable = |_| LinkError::Protocol("record that cannot be read");
+    while let Some(record) = codec::decode(buffer).map_err(unreadable)? {
+        shared.on_record(record)?;
+    }
+    Ok(())
 }
 
 fn io_cursor(bytes: BytesMut) -> impl super::Transport {

@@ -314,6 +314,12 @@ impl Sender {
         }
     }
 
+    /// Whether the stream failed: nothing that is sent arrives any more.
+    #[must_use]
+    pub fn failed(&self) -> bool {
+        self.shared.failure().is_some()
+    }
+
     /// Says that nothing more follows.
     pub fn finish(&self) {
         let mut state = self.shared.lock();

@@ -1,0 +1,134 @@
+//! The spawner: forks the environment and its processes, and nothing else.
+//!
+//! It lives in the environment's cgroups, so that what it forks needs no moving, and forks siblings: the parent
+//! of every process is `run`, which so gets the kernel's own word on how it ended. It never waits for a fork:
+//! what hostile code does to a process after it exists cannot stop the next one from being started.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use serde::{Deserialize, Serialize};
+use sprite_agent_api::message::EnvironmentSpec;
+use sprite_agent_api::wire;
+
+use crate::environment;
+use crate::launch::FIRST_CGROUP_FD;
+use crate::process::{self, ProcessSpec};
+use crate::step::{Step, StepError};
+use crate::sys::{self, Fork, Parent};
+
+/// Where the spawner finds its end of the socket to `run`.
+pub(crate) const SOCKET_FD: i32 = 3;
+/// Says how many cgroup descriptors follow [`FIRST_CGROUP_FD`].
+pub(crate) const CGROUPS_ARG: usize = 2;
+
+/// What `run` asks for.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum SpawnRequest {
+    /// Build the environment. Comes with one descriptor, where its first process reports.
+    Environment(EnvironmentSpec),
+    /// Start a process. Comes with the report's descriptor, and stdin, stdout and stderr unless it has a
+    /// terminal.
+    Process(ProcessSpec),
+}
+
+/// What became of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum SpawnReply {
+    /// A process with this id in `run`'s namespace.
+    Forked { pid: i32 },
+    /// Nothing was started.
+    Failed { step: String, errno: i32 },
+}
+
+struct Spawner {
+    socket: UnixStream,
+    /// The environment's first process, whose namespaces are entered.
+    environment: Option<OwnedFd>,
+}
+
+/// Serves requests until `run` is gone.
+pub(crate) fn main() -> Result<(), StepError> {
+    // SAFETY: `run` opened it for us, and nothing else in this process owns it.
+    let socket = unsafe { UnixStream::from_raw_fd(SOCKET_FD) };
+    // Forks of this process are looked at by hostile code for a moment; there is nothing to be seen in them.
+    for (option, value) in [(libc::PR_SET_DUMPABLE, 0), (libc::PR_SET_PDEATHSIG, libc::SIGKILL)] {
+        // SAFETY: takes numbers, no memory.
+        if unsafe { libc::prctl(option, value, 0, 0, 0) } != 0 {
+            return Err(io::Error::last_os_error()).step("hide the spawner");
+        }
+    }
+    rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC).step("keep the socket")?;
+    let cgroups = std::env::args().nth(CGROUPS_ARG).and_then(|n| n.parse().ok()).unwrap_or(0);
+    for fd in FIRST_CGROUP_FD..FIRST_CGROUP_FD + cgroups {
+        // SAFETY: inherited for this purpose; closed here.
+        let mut procs = unsafe { File::from_raw_fd(fd) };
+        procs.write_all(b"0").step("enter the environment's cgroup")?;
+    }
+    let mut spawner = Spawner { socket, environment: None };
+    loop {
+        let Some((request, fds)) = wire::receive(&spawner.socket).step("read a request")? else {
+            return Ok(());
+        };
+        let reply = match spawner.serve(request, fds) {
+            Ok(pid) => SpawnReply::Forked { pid },
+            Err(failure) => SpawnReply::Failed {
+                errno: failure.source.raw_os_error().unwrap_or(0),
+                step: failure.step,
+            },
+        };
+        wire::send(&spawner.socket, &reply, &[]).step("answer a request")?;
+    }
+}
+
+impl Spawner {
+    fn serve(&mut self, request: SpawnRequest, fds: Vec<OwnedFd>) -> Result<i32, StepError> {
+        let mut fds = fds.into_iter();
+        let report = fds.next().ok_or_else(|| invalid("a descriptor for the report"))?;
+        match request {
+            SpawnRequest::Environment(spec) => self.start_environment(&spec, report),
+            SpawnRequest::Process(spec) => self.start_process(&spec, report, fds.collect()),
+        }
+    }
+
+    fn start_environment(
+        &mut self,
+        spec: &EnvironmentSpec,
+        report: OwnedFd,
+    ) -> Result<i32, StepError> {
+        let gates = environment::Gates::new().step("make pipes")?;
+        let namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWNS;
+        // SAFETY: the spawner has one thread.
+        match unsafe { sys::fork(namespaces, Parent::Grandparent) }.step("fork the environment")? {
+            Fork::Child => environment::become_first(spec, gates, report),
+            Fork::Parent { pid } => {
+                drop(report);
+                gates.release(pid).step("map the environment's ids")?;
+                let first = sys::pidfd_open(pid).step("open the environment")?;
+                sys::setns(&first, libc::CLONE_NEWPID).step("fork into the environment")?;
+                self.environment = Some(first);
+                Ok(pid)
+            }
+        }
+    }
+
+    fn start_process(
+        &self,
+        spec: &ProcessSpec,
+        report: OwnedFd,
+        stdio: Vec<OwnedFd>,
+    ) -> Result<i32, StepError> {
+        let environment = self.environment.as_ref().ok_or_else(|| invalid("an environment"))?;
+        // SAFETY: the spawner has one thread.
+        match unsafe { sys::fork(0, Parent::Grandparent) }.step("fork a process")? {
+            Fork::Child => process::become_session(spec, environment, File::from(report), stdio),
+            Fork::Parent { pid } => Ok(pid),
+        }
+    }
+}
+
+fn invalid(missing: &str) -> StepError {
+    StepError { step: format!("find {missing}"), source: io::Error::from_raw_os_error(libc::EINVAL) }
+}
