@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use sprite_types::SpriteId;
+
 /// The catalog could not do what it was asked for. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
@@ -15,7 +17,10 @@ pub enum CatalogError {
         source: sqlx::Error,
     },
     /// The schema could not be brought up to date, or is of a newer version than this program knows.
-    #[error("bring catalog {path} to this version's schema; a newer sprited may have written it", path = path.display())]
+    #[error(
+        "bring catalog {path} to this version's schema (a newer sprited may have written it: use that one)",
+        path = path.display()
+    )]
     Migrate {
         /// The file.
         path: PathBuf,
@@ -24,7 +29,7 @@ pub enum CatalogError {
         source: sqlx::migrate::MigrateError,
     },
     /// A query failed.
-    #[error("{step}")]
+    #[error("{step} in the catalog")]
     Query {
         /// What it was for.
         step: &'static str,
@@ -33,17 +38,36 @@ pub enum CatalogError {
         source: sqlx::Error,
     },
     /// A row holds what this program never writes.
-    #[error("read {column} of a row: {text:?}")]
+    #[error("read {column} of a row of the catalog: {text:?}")]
     Row {
         /// The column.
         column: &'static str,
         /// Its value, cut to 80 characters.
         text: String,
     },
-    /// The row was changed by another owner, or is not in the state that the change starts from.
-    #[error("change sprite {sprite}: its row is not in the expected state")]
+    /// The row belongs to another owner, to another run, or is not in the state that the change starts from.
+    #[error("{step} of {sprite} in the catalog: its row is not as this owner left it")]
     Conflict {
+        /// The change.
+        step: &'static str,
         /// The sprite.
-        sprite: sprite_types::SpriteId,
+        sprite: SpriteId,
     },
+    /// No free id was found; there are too many of that kind.
+    #[error("find a free id for {what}")]
+    Ids {
+        /// What it was for.
+        what: &'static str,
+    },
+}
+
+/// Says what a query was for.
+pub(crate) trait Step<T> {
+    fn step(self, step: &'static str) -> Result<T, CatalogError>;
+}
+
+impl<T> Step<T> for Result<T, sqlx::Error> {
+    fn step(self, step: &'static str) -> Result<T, CatalogError> {
+        self.map_err(|source| CatalogError::Query { step, source })
+    }
 }

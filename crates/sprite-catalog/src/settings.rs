@@ -16,7 +16,10 @@ pub struct UnknownWord {
 impl UnknownWord {
     pub(crate) fn new(kind: &'static str, text: &str) -> Self {
         // What is echoed is bounded: the text may come from a client.
-        Self { kind, text: text.chars().take(80).collect() }
+        Self {
+            kind,
+            text: text.chars().take(80).collect(),
+        }
     }
 }
 

@@ -55,7 +55,11 @@ pub struct Awake {
 
 impl Awake {
     pub(crate) fn new(machine: Arc<dyn Machine>, epoch: Epoch, released: Arc<Released>) -> Self {
-        Self { machine, epoch, released }
+        Self {
+            machine,
+            epoch,
+            released,
+        }
     }
 
     /// Opens a stream with `request` as its first message. Returns at once: failures show when the stream is
@@ -82,7 +86,9 @@ impl Drop for Awake {
 
 impl fmt::Debug for Awake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Awake").field("machine", &self.machine()).finish_non_exhaustive()
+        f.debug_struct("Awake")
+            .field("machine", &self.machine())
+            .finish_non_exhaustive()
     }
 }
 

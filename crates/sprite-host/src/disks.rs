@@ -35,7 +35,12 @@ pub trait Disks: Send + Sync + 'static {
     ///
     /// # Crash safety
     /// The disk is durable when this returns.
-    async fn create(&self, sprite: SpriteId, image: &str, storage_gb: u32) -> Result<PathBuf, DiskError>;
+    async fn create(
+        &self,
+        sprite: SpriteId,
+        image: &str,
+        storage_gb: u32,
+    ) -> Result<PathBuf, DiskError>;
 
     /// Where a sprite's disk is.
     fn path(&self, sprite: SpriteId) -> PathBuf;

@@ -67,7 +67,9 @@ impl Faults {
     /// killed there; what the test does next is drop the host.
     #[must_use]
     pub fn asking(stop_at: impl Fn(FaultPoint) -> bool + Send + Sync + 'static) -> Self {
-        Self { hook: Some(Arc::new(stop_at)) }
+        Self {
+            hook: Some(Arc::new(stop_at)),
+        }
     }
 
     /// Stands beside a step.
@@ -82,6 +84,10 @@ impl Faults {
 
 impl fmt::Debug for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.hook.is_some() { "Faults(asking)" } else { "Faults" })
+        f.write_str(if self.hook.is_some() {
+            "Faults(asking)"
+        } else {
+            "Faults"
+        })
     }
 }

@@ -10,8 +10,8 @@ use sprite_types::{MachineId, OrgId, OrgSlug, SpriteId, SpriteName, TokenId};
 use crate::awake::Awake;
 use crate::disks::Disks;
 use crate::error::{
-    AuthError, CheckError, CreateError, DestroyError, ListError, LookupError, OpenError, OrganisationError,
-    RestartError, TokenError, UpdateError, WakeError,
+    AuthError, CheckError, CreateError, DestroyError, ListError, LookupError, OpenError,
+    OrganisationError, RestartError, TokenError, UpdateError, WakeError,
 };
 use crate::options::HostOptions;
 use crate::sprite::{
@@ -51,7 +51,15 @@ impl Host {
         options: HostOptions,
     ) -> Result<Host, OpenError> {
         let epoch = Epoch(uuid::Uuid::new_v4().as_u64_pair().0);
-        Ok(Host { inner: Arc::new(Inner { catalog, disks, driver, options, epoch }) })
+        Ok(Host {
+            inner: Arc::new(Inner {
+                catalog,
+                disks,
+                driver,
+                options,
+                epoch,
+            }),
+        })
     }
 
     /// Refuses new work, stops every machine in order, and returns when every task has ended. All sprites are
@@ -73,7 +81,11 @@ impl Host {
     ///
     /// # Errors
     /// The description is too long, or the catalog cannot be written.
-    pub async fn create_token(&self, _org: &OrgSlug, _description: &str) -> Result<String, TokenError> {
+    pub async fn create_token(
+        &self,
+        _org: &OrgSlug,
+        _description: &str,
+    ) -> Result<String, TokenError> {
         Err(TokenError::Description { max: 0 })
     }
 
@@ -128,7 +140,10 @@ impl Host {
     /// # Errors
     /// The catalog cannot be read.
     pub async fn list(&self, _org: &OrgId, _query: ListQuery) -> Result<Page, ListError> {
-        Ok(Page { sprites: Vec::new(), has_more: false })
+        Ok(Page {
+            sprites: Vec::new(),
+            has_more: false,
+        })
     }
 
     /// How many sprites an organisation has.

@@ -25,15 +25,15 @@ mod watch;
 pub use awake::Awake;
 pub use disks::{DiskError, Disks};
 pub use error::{
-    AuthError, CheckError, CreateError, DestroyError, EnvironmentError, ListError, LookupError, OpenError,
-    OrganisationError, RestartError, TokenError, UpdateError, WakeError,
+    AuthError, CheckError, CreateError, DestroyError, EnvironmentError, ListError, LookupError,
+    OpenError, OrganisationError, RestartError, TokenError, UpdateError, WakeError,
 };
 pub use fault::{FaultPoint, Faults};
 pub use host::Host;
 pub use options::HostOptions;
 pub use sprite::{
-    Change, Check, CheckStatus, Counts, ListQuery, NewSprite, Organisation, Page, Principal, ResourceRequest,
-    Sprite,
+    Change, Check, CheckStatus, Counts, ListQuery, NewSprite, Organisation, Page, Principal,
+    ResourceRequest, Sprite,
 };
 pub use sprite_catalog::{Catalog, PrivateAccess, UrlAuth};
 pub use watch::{Watch, WatchEvent};

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use sprite_catalog::{PrivateAccess, UrlAuth};
 use sprite_types::{
-    DriverKind, Generation, Incarnation, Label, MachineId, OrgId, OrgSlug, Resources, SpriteId, SpriteName,
-    SpriteStatus, TokenId,
+    DriverKind, Generation, Incarnation, Label, MachineId, OrgId, OrgSlug, Resources, SpriteId,
+    SpriteName, SpriteStatus, TokenId,
 };
 use time::OffsetDateTime;
 

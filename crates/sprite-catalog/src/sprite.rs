@@ -1,0 +1,439 @@
+//! Sprites: reserving a name, looking up, listing, changing settings.
+
+use std::collections::BTreeMap;
+
+use sprite_types::{
+    DriverKind, Generation, Incarnation, Label, MachineId, OrgId, OrgSlug, Resources, SpriteId,
+    SpriteName, SpriteStatus,
+};
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use time::OffsetDateTime;
+
+use crate::error::{CatalogError, Step};
+use crate::row;
+use crate::settings::{PrivateAccess, UnknownWord, UrlAuth};
+use crate::store::Catalog;
+use crate::transition::Fence;
+
+/// A sprite as it is in the catalog. A picture of one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sprite {
+    /// Its id, never used again.
+    pub id: SpriteId,
+    /// Its name, unique in its organisation.
+    pub name: SpriteName,
+    /// Its organisation.
+    pub org: OrgId,
+    /// Its organisation's name.
+    pub org_slug: OrgSlug,
+    /// What it does.
+    pub status: SpriteStatus,
+    /// Which driver makes its machines; fixed at its creation.
+    pub driver: DriverKind,
+    /// The base image that its disk was cloned from, as the pool spells its id.
+    pub image: String,
+    /// Its labels, in the order given.
+    pub labels: Vec<Label>,
+    /// Who may use its URL.
+    pub url_auth: UrlAuth,
+    /// Which people of the organisation its URL is for.
+    pub private_access: PrivateAccess,
+    /// How much of the host its machine may use.
+    pub resources: Resources,
+    /// Variables of every session.
+    pub environment: BTreeMap<String, String>,
+    /// Which owner may write its durable state.
+    pub generation: Generation,
+    /// How often it has run.
+    pub incarnation: Incarnation,
+    /// Its machine while it is running or warm.
+    pub machine: Option<MachineId>,
+    /// When it was created.
+    pub created_at: OffsetDateTime,
+    /// When its settings last changed.
+    pub updated_at: OffsetDateTime,
+    /// When it last began or ceased to run.
+    pub last_running_at: Option<OffsetDateTime>,
+    /// When it last fell asleep with its memory kept.
+    pub last_warming_at: Option<OffsetDateTime>,
+    /// Why its last wake or stop failed, until one succeeds.
+    pub failure: Option<String>,
+}
+
+impl Sprite {
+    /// What a change of this row starts from.
+    #[must_use]
+    pub fn fence(&self) -> Fence {
+        Fence {
+            generation: self.generation,
+            incarnation: self.incarnation,
+        }
+    }
+}
+
+/// What a row is made from.
+#[derive(Debug, Clone)]
+pub struct NewSprite {
+    /// Its id.
+    pub id: SpriteId,
+    /// Its organisation.
+    pub org: OrgId,
+    /// Its name.
+    pub name: SpriteName,
+    /// Which driver makes its machines.
+    pub driver: DriverKind,
+    /// The base image of its disk.
+    pub image: String,
+    /// Its labels.
+    pub labels: Vec<Label>,
+    /// Who may use its URL.
+    pub url_auth: UrlAuth,
+    /// Which people of the organisation its URL is for.
+    pub private_access: PrivateAccess,
+    /// How much of the host its machine may use.
+    pub resources: Resources,
+    /// Variables of every session.
+    pub environment: BTreeMap<String, String>,
+    /// When it is created.
+    pub at: OffsetDateTime,
+}
+
+/// Why a row was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum InsertError {
+    /// The organisation has a sprite of that name.
+    #[error("name {0} is taken")]
+    NameTaken(SpriteName),
+    /// The organisation has as many sprites as it may.
+    #[error("organisation has {0} sprites, which is its limit")]
+    TooMany(u64),
+    /// There is no such organisation.
+    #[error("find organisation {0}")]
+    Organisation(OrgId),
+    /// The catalog cannot be written.
+    #[error("record the sprite")]
+    Catalog(#[from] CatalogError),
+}
+
+/// Settings to change; what is absent stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Who may use the URL.
+    pub url_auth: Option<UrlAuth>,
+    /// Which people of the organisation the URL is for.
+    pub private_access: Option<PrivateAccess>,
+    /// All labels, in place of those there are; an empty list clears them.
+    pub labels: Option<Vec<Label>>,
+}
+
+/// How many sprites an organisation has, by status.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StatusCounts {
+    /// With a machine that runs.
+    pub running: u64,
+    /// Asleep, memory kept.
+    pub warm: u64,
+    /// Asleep, disk only.
+    pub cold: u64,
+}
+
+impl StatusCounts {
+    /// All of them.
+    #[must_use]
+    pub fn total(self) -> u64 {
+        self.running + self.warm + self.cold
+    }
+}
+
+const BY_ID: &str = "SELECT s.*, o.slug AS org_slug FROM sprites s JOIN organisations o ON o.id = s.org_id \
+                     WHERE s.id = ?";
+const BY_NAME: &str = "SELECT s.*, o.slug AS org_slug FROM sprites s JOIN organisations o ON o.id = s.org_id \
+                       WHERE s.org_id = ? AND s.name = ?";
+const ACTIVE: &str = "SELECT s.*, o.slug AS org_slug FROM sprites s JOIN organisations o ON o.id = s.org_id \
+                      WHERE s.status <> 'cold' ORDER BY s.id";
+const PAGE: &str = "SELECT s.*, o.slug AS org_slug FROM sprites s JOIN organisations o ON o.id = s.org_id \
+                    WHERE s.org_id = ? AND s.name >= ? AND s.name < ? AND s.name > ? ORDER BY s.name LIMIT ?";
+
+impl Catalog {
+    /// Reserves a name: makes the row of a new sprite, cold and in its zeroth incarnation, and the intent to create
+    /// it. Of any number of callers with one name, one wins.
+    ///
+    /// # Errors
+    /// Nothing was recorded.
+    ///
+    /// # Crash safety
+    /// Durable when it returns; only then may a disk be made.
+    pub async fn insert_sprite(&self, new: &NewSprite, limit: u64) -> Result<Sprite, InsertError> {
+        const STEP: &str = "record a sprite";
+        let mut tx = self.write(STEP).await?;
+        let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM sprites WHERE org_id = ?")
+            .bind(new.org.as_str())
+            .fetch_one(&mut *tx)
+            .await
+            .step(STEP)?;
+        let taken = sqlx::query("SELECT 1 FROM sprites WHERE org_id = ? AND name = ?")
+            .bind(new.org.as_str())
+            .bind(new.name.as_str())
+            .fetch_optional(&mut *tx)
+            .await
+            .step(STEP)?;
+        if taken.is_some() {
+            return Err(InsertError::NameTaken(new.name.clone()));
+        }
+        if count >= row::stored(limit) {
+            return Err(InsertError::TooMany(limit));
+        }
+        insert(&mut tx, new).await?;
+        let recorded = sqlx::query(BY_ID)
+            .bind(new.id.to_string())
+            .fetch_optional(&mut *tx)
+            .await
+            .step(STEP)?
+            .ok_or_else(|| InsertError::Organisation(new.org.clone()))?;
+        sqlx::query(
+            "INSERT INTO intents (sprite_id, operation, created_at) VALUES (?, 'create', ?)",
+        )
+        .bind(new.id.to_string())
+        .bind(row::micros(new.at))
+        .execute(&mut *tx)
+        .await
+        .step(STEP)?;
+        let sprite = read(&recorded)?;
+        tx.commit().await.step(STEP)?;
+        Ok(sprite)
+    }
+
+    /// The sprite of that name.
+    ///
+    /// # Errors
+    /// The catalog cannot be read.
+    pub async fn sprite_named(
+        &self,
+        org: &OrgId,
+        name: &SpriteName,
+    ) -> Result<Option<Sprite>, CatalogError> {
+        let row = sqlx::query(BY_NAME)
+            .bind(org.as_str())
+            .bind(name.as_str())
+            .fetch_optional(&self.reader)
+            .await
+            .step("look a sprite up")?;
+        row.as_ref().map(read).transpose()
+    }
+
+    /// The sprite of that id.
+    ///
+    /// # Errors
+    /// The catalog cannot be read.
+    pub async fn sprite(&self, id: SpriteId) -> Result<Option<Sprite>, CatalogError> {
+        let row = sqlx::query(BY_ID)
+            .bind(id.to_string())
+            .fetch_optional(&self.reader)
+            .await
+            .step("look a sprite up")?;
+        row.as_ref().map(read).transpose()
+    }
+
+    /// The sprites that are not cold.
+    ///
+    /// # Errors
+    /// The catalog cannot be read.
+    pub async fn active_sprites(&self) -> Result<Vec<Sprite>, CatalogError> {
+        let rows = sqlx::query(ACTIVE)
+            .fetch_all(&self.reader)
+            .await
+            .step("list active sprites")?;
+        rows.iter().map(read).collect()
+    }
+
+    /// The ids of all sprites.
+    ///
+    /// # Errors
+    /// The catalog cannot be read.
+    pub async fn sprite_ids(&self) -> Result<Vec<SpriteId>, CatalogError> {
+        let rows = sqlx::query("SELECT id FROM sprites")
+            .fetch_all(&self.reader)
+            .await
+            .step("list sprites")?;
+        rows.iter().map(|row| row::parsed(row, "id")).collect()
+    }
+
+    /// At most `limit` sprites of an organisation whose names begin with `prefix` and come behind `after`, in the
+    /// order of their names.
+    ///
+    /// # Errors
+    /// The catalog cannot be read.
+    pub async fn sprites(
+        &self,
+        org: &OrgId,
+        prefix: &str,
+        after: &str,
+        limit: u32,
+    ) -> Result<Vec<Sprite>, CatalogError> {
+        // '~' sorts behind every character that a name can have: a half-open range of the index, not a pattern.
+        let end = format!("{prefix}~");
+        let rows = sqlx::query(PAGE)
+            .bind(org.as_str())
+            .bind(prefix)
+            .bind(end)
+            .bind(after)
+            .bind(i64::from(limit))
+            .fetch_all(&self.reader)
+            .await
+            .step("list sprites")?;
+        rows.iter().map(read).collect()
+    }
+
+    /// How many sprites an organisation has, by status.
+    ///
+    /// # Errors
+    /// The catalog cannot be read.
+    pub async fn counts(&self, org: &OrgId) -> Result<StatusCounts, CatalogError> {
+        let rows = sqlx::query(
+            "SELECT status, COUNT(*) AS sprites FROM sprites WHERE org_id = ? GROUP BY status",
+        )
+        .bind(org.as_str())
+        .fetch_all(&self.reader)
+        .await
+        .step("count sprites")?;
+        let mut counts = StatusCounts::default();
+        for row in &rows {
+            let count = row::number(row, "sprites")?;
+            match row::parsed::<StatusWord>(row, "status")?.0 {
+                SpriteStatus::Running => counts.running = count,
+                SpriteStatus::Warm => counts.warm = count,
+                SpriteStatus::Cold => counts.cold = count,
+            }
+        }
+        Ok(counts)
+    }
+
+    /// Changes settings; the sprite as it is then, or `None` if there is none of that name.
+    ///
+    /// # Errors
+    /// Nothing was changed.
+    pub async fn update_sprite(
+        &self,
+        org: &OrgId,
+        name: &SpriteName,
+        settings: &Settings,
+        at: OffsetDateTime,
+    ) -> Result<Option<Sprite>, CatalogError> {
+        const STEP: &str = "change settings";
+        let mut tx = self.write(STEP).await?;
+        sqlx::query(
+            "UPDATE sprites SET url_auth = COALESCE(?, url_auth), private_access = COALESCE(?, private_access), \
+             labels = COALESCE(?, labels), updated_at = ? WHERE org_id = ? AND name = ?",
+        )
+        .bind(settings.url_auth.map(UrlAuth::as_str))
+        .bind(settings.private_access.map(PrivateAccess::as_str))
+        .bind(settings.labels.as_ref().map(words))
+        .bind(row::micros(at))
+        .bind(org.as_str())
+        .bind(name.as_str())
+        .execute(&mut *tx)
+        .await
+        .step(STEP)?;
+        let row = sqlx::query(BY_NAME)
+            .bind(org.as_str())
+            .bind(name.as_str())
+            .fetch_optional(&mut *tx)
+            .await
+            .step(STEP)?;
+        let sprite = row.as_ref().map(read).transpose()?;
+        tx.commit().await.step(STEP)?;
+        Ok(sprite)
+    }
+}
+
+fn words<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_string(value)
+        .expect("lists and maps of text have string keys and no failing impls")
+}
+
+async fn insert(tx: &mut SqliteConnection, new: &NewSprite) -> Result<(), CatalogError> {
+    // Selecting from the organisation makes nothing where there is none.
+    sqlx::query(
+        "INSERT INTO sprites (id, org_id, name, driver, image, generation, incarnation, status, labels, url_auth, \
+         private_access, cpus, memory_mib, storage_gb, pids, environment, created_at, updated_at) \
+         SELECT ?, id, ?, ?, ?, 1, 0, 'cold', ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM organisations WHERE id = ?",
+    )
+    .bind(new.id.to_string())
+    .bind(new.name.as_str())
+    .bind(new.driver.to_string())
+    .bind(&new.image)
+    .bind(words(&new.labels))
+    .bind(new.url_auth.as_str())
+    .bind(new.private_access.as_str())
+    .bind(i64::from(new.resources.cpus))
+    .bind(i64::from(new.resources.memory_mib))
+    .bind(i64::from(new.resources.storage_gb))
+    .bind(i64::from(new.resources.pids))
+    .bind(words(&new.environment))
+    .bind(row::micros(new.at))
+    .bind(row::micros(new.at))
+    .bind(new.org.as_str())
+    .execute(tx)
+    .await
+    .step("record a sprite")?;
+    Ok(())
+}
+
+struct StatusWord(SpriteStatus);
+
+impl std::str::FromStr for StatusWord {
+    type Err = UnknownWord;
+
+    fn from_str(text: &str) -> Result<Self, UnknownWord> {
+        match text {
+            "running" => Ok(Self(SpriteStatus::Running)),
+            "warm" => Ok(Self(SpriteStatus::Warm)),
+            "cold" => Ok(Self(SpriteStatus::Cold)),
+            unknown => Err(UnknownWord::new("status", unknown)),
+        }
+    }
+}
+
+struct DriverWord(DriverKind);
+
+impl std::str::FromStr for DriverWord {
+    type Err = UnknownWord;
+
+    fn from_str(text: &str) -> Result<Self, UnknownWord> {
+        match text {
+            "microvm" => Ok(Self(DriverKind::Microvm)),
+            "container" => Ok(Self(DriverKind::Container)),
+            unknown => Err(UnknownWord::new("driver", unknown)),
+        }
+    }
+}
+
+fn read(row: &SqliteRow) -> Result<Sprite, CatalogError> {
+    Ok(Sprite {
+        id: row::parsed(row, "id")?,
+        name: row::parsed(row, "name")?,
+        org: row::parsed(row, "org_id")?,
+        org_slug: row::parsed(row, "org_slug")?,
+        status: row::parsed::<StatusWord>(row, "status")?.0,
+        driver: row::parsed::<DriverWord>(row, "driver")?.0,
+        image: row::text(row, "image")?,
+        labels: row::json(row, "labels")?,
+        url_auth: row::parsed(row, "url_auth")?,
+        private_access: row::parsed(row, "private_access")?,
+        resources: Resources {
+            cpus: row::number(row, "cpus")?,
+            memory_mib: row::number(row, "memory_mib")?,
+            storage_gb: row::number(row, "storage_gb")?,
+            pids: row::number(row, "pids")?,
+        },
+        environment: row::json(row, "environment")?,
+        generation: Generation(row::number(row, "generation")?),
+        incarnation: Incarnation(row::number(row, "incarnation")?),
+        machine: row::optional_parsed(row, "machine_id")?,
+        created_at: row::time(row, "created_at")?,
+        updated_at: row::time(row, "updated_at")?,
+        last_running_at: row::optional_time(row, "last_running_at")?,
+        last_warming_at: row::optional_time(row, "last_warming_at")?,
+        failure: row::optional_text(row, "failure")?,
+    })
+}
