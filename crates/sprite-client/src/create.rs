@@ -1,0 +1,161 @@
+//! Making a sprite, and changing its settings.
+
+use std::collections::BTreeMap;
+
+use hyper::Method;
+use serde::Serialize;
+
+use crate::client::{Call, Client};
+use crate::error::Error;
+use crate::model::{SpriteInfo, UrlSettings};
+use crate::sprite::Sprite;
+use crate::url::Target;
+
+#[derive(Debug, Clone, Default, Serialize)]
+struct Config {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpus: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ram_mb: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    storage_gb: Option<u32>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct CreateBody {
+    name: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    labels: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url_settings: Option<UrlSettings>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    config: Option<Config>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    environment: BTreeMap<String, String>,
+}
+
+/// A sprite that is to be made; [`send`](Self::send) makes it.
+#[derive(Debug, Clone)]
+#[must_use = "nothing is made before `send`"]
+pub struct Create {
+    client: Client,
+    body: CreateBody,
+}
+
+impl Create {
+    /// Adds a label.
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.body.labels.push(label.into());
+        self
+    }
+
+    /// Adds a variable to the environment of everything that runs in the sprite.
+    pub fn env(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.body.environment.insert(key.into(), value.into());
+        self
+    }
+
+    /// Who may open the sprite's URL.
+    pub fn url_settings(mut self, settings: UrlSettings) -> Self {
+        self.body.url_settings = Some(settings);
+        self
+    }
+
+    /// How many CPUs it may use at most.
+    pub fn cpus(mut self, cpus: u32) -> Self {
+        self.body.config.get_or_insert_default().cpus = Some(cpus);
+        self
+    }
+
+    /// How much memory it may use at most, in MiB.
+    pub fn memory_mib(mut self, memory_mib: u32) -> Self {
+        self.body.config.get_or_insert_default().ram_mb = Some(memory_mib);
+        self
+    }
+
+    /// The size of its disk in GB.
+    pub fn storage_gb(mut self, storage_gb: u32) -> Self {
+        self.body.config.get_or_insert_default().storage_gb = Some(storage_gb);
+        self
+    }
+
+    /// Makes the sprite.
+    ///
+    /// # Errors
+    /// A name that is taken is refused with status 409 and code `name_taken`.
+    ///
+    /// # Cancel safety
+    /// When the future is dropped, the sprite may have been made all the same.
+    pub async fn send(self) -> Result<SpriteInfo, Error> {
+        let call = Call::new(Method::POST, Target::new("/v1/sprites")).json(&self.body);
+        self.client.json(&call).await
+    }
+}
+
+impl Client {
+    /// A sprite called `name` that is to be made.
+    pub fn create(&self, name: impl Into<String>) -> Create {
+        let body = CreateBody {
+            name: name.into(),
+            labels: Vec::new(),
+            url_settings: None,
+            config: None,
+            environment: BTreeMap::new(),
+        };
+        Create {
+            client: self.clone(),
+            body,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default, Serialize)]
+struct UpdateBody {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url_settings: Option<UrlSettings>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    labels: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    clear_labels: bool,
+}
+
+/// A change of a sprite's settings; what is not named stays. [`send`](Self::send) makes it.
+#[derive(Debug, Clone)]
+#[must_use = "nothing is changed before `send`"]
+pub struct Update {
+    sprite: Sprite,
+    body: UpdateBody,
+}
+
+impl Update {
+    pub(crate) fn new(sprite: Sprite) -> Self {
+        Self {
+            sprite,
+            body: UpdateBody::default(),
+        }
+    }
+
+    /// Replaces the labels by these; none at all removes every label.
+    pub fn labels(mut self, labels: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let labels: Vec<String> = labels.into_iter().map(Into::into).collect();
+        // An empty list may be read as "not named"; the API has a key of its own for it.
+        self.body.clear_labels = labels.is_empty();
+        self.body.labels = (!labels.is_empty()).then_some(labels);
+        self
+    }
+
+    /// Who may open the sprite's URL.
+    pub fn url_settings(mut self, settings: UrlSettings) -> Self {
+        self.body.url_settings = Some(settings);
+        self
+    }
+
+    /// Makes the change.
+    ///
+    /// # Errors
+    /// When there is no such sprite or the server refuses a setting.
+    pub async fn send(self) -> Result<SpriteInfo, Error> {
+        let call = Call::new(Method::PUT, self.sprite.target()?).json(&self.body);
+        self.sprite.client().json(&call).await
+    }
+}
