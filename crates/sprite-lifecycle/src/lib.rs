@@ -1,2 +1,35 @@
-//! What a sprite does next.
+//! What a sprite does next: `(state, event, now) → (state, actions)`, without clock, I/O or waiting.
+//!
+//! ```text
+//!              ┌─────────────────────── Destroy, in every state ──────────────────────┐
+//!              │                                                                      ▼
+//! Creating ─▶ Waking ─▶ Running ─▶ FallingAsleep ─▶ Warm ─▶ Waking …   Marking ─▶ Destroying ─▶ Gone
+//!              ▲  │        │            │             │
+//!              │  ▼        ▼            ▼             ▼
+//!             Cold ◀─── Stopping ◀──────┴─────────────┘
+//!                          └──▶ Failed: something of a machine may be left; only a restart or a destroy goes on
+//! ```
+//!
+//! # How it is used
+//! Whoever owns a sprite keeps its [`State`], hands every [`Event`] to [`step`], and does the [`Action`]s in the
+//! order given. At most one [`Operation`] is under way at a time; its end is the event [`Event::Finished`].
+//! [`State::deadline`] says when [`Event::Tick`] is wanted.
+//!
+//! # What always holds
+//! * A boot is asked for only in a state in which no machine exists.
+//! * Every request is answered exactly once, given that operations end.
+//! * A destroy is accepted in every state. What cannot be done now waits for the next state at rest.
+//! * Every state meets every event; one that does not fit changes nothing.
 #![warn(missing_docs)]
+
+mod event;
+mod rest;
+mod state;
+mod step;
+
+pub use event::{
+    Action, Answer, DestroyStep, Event, Fault, Left, Moment, Operation, Policy, Refusal, Request,
+    RequestId, Stop,
+};
+pub use state::{Phase, Rest, Sleep, State, Wake};
+pub use step::step;

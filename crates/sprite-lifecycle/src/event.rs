@@ -1,0 +1,162 @@
+//! What goes in, and what comes out.
+
+use std::time::Duration;
+
+/// A moment, as the time since its owner's clock began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Moment(pub Duration);
+
+impl Moment {
+    /// The moment that much later, or the last one that can be told.
+    #[must_use]
+    pub fn after(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(span))
+    }
+}
+
+/// Names a request until it is answered. Chosen by the owner, never twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(pub u64);
+
+/// What the owner was configured with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// How long a sprite stays running without a hold; `None`: for ever.
+    pub idle_timeout: Option<Duration>,
+    /// How long a warm sprite stays warm.
+    pub cold_after: Duration,
+    /// How many requests of a kind may wait; one more is refused as busy.
+    pub most_waiting: usize,
+}
+
+/// What somebody wants of a sprite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Request {
+    /// To hold it awake.
+    Wake,
+    /// A machine that boots after this request.
+    Restart,
+    /// That it is gone.
+    Destroy,
+    /// That its machine stops and nothing new begins: the owner shuts down.
+    Close,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Somebody wants something; answered by [`Action::Answer`].
+    Requested(RequestId, Request),
+    /// That many holds were let go.
+    Released(u32),
+    /// The operation under way has ended.
+    Finished(Result<(), Fault>),
+    /// The machine is gone by itself.
+    MachineExited,
+    /// Time passed; see [`State::deadline`](crate::State::deadline).
+    Tick,
+}
+
+/// How an operation failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// For people: which step, and what was said.
+    pub cause: String,
+    /// What is left.
+    pub left: Left,
+}
+
+/// What a failed operation leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    /// All is as before the operation.
+    AsBefore,
+    /// There is no machine.
+    NoMachine,
+    /// There may be a machine that can neither be used nor be trusted to be gone.
+    Unknown,
+}
+
+/// What is to be done, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Begin an operation. None is under way.
+    Perform(Operation),
+    /// Drop the operation under way; its end is not wanted any more. Only ever [`Operation::Sync`].
+    Abandon,
+    /// Answer a request.
+    Answer(RequestId, Answer),
+}
+
+/// What an owner does with a sprite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// Make the disk, and record that the sprite is complete and its first machine announced.
+    Create,
+    /// Announce a machine unless one is announced, start it, and build its environment.
+    Boot,
+    /// Announce that the frozen machine runs on, and thaw it.
+    Thaw,
+    /// Take over a machine that an earlier owner started, and build its environment unless it stands.
+    Adopt,
+    /// Have the agent write the disk. May be abandoned.
+    Sync,
+    /// Freeze the machine and record the sprite as warm.
+    Freeze,
+    /// End the machine, remove what it had, and record the sprite as cold.
+    Stop(Stop),
+    /// Announce that the sprite will be gone.
+    Mark,
+    /// A step of destroying it.
+    Destroy(DestroyStep),
+}
+
+/// How to end a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// The agent ends the processes and writes the disk first, if it can.
+    Orderly,
+    /// It does not run, or its memory is not wanted: its disk is written already.
+    Hard,
+}
+
+/// The steps of destroying a sprite after it was announced, in this order. Each can be done twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DestroyStep {
+    /// End its machine, if it has one.
+    Machine,
+    /// Delete its disk.
+    Disk,
+    /// Delete its row: the name is free.
+    Row,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The sprite is complete.
+    Created,
+    /// It is awake, and one more hold counts until [`Event::Released`].
+    Awake,
+    /// A machine booted after the request.
+    Restarted,
+    /// It is gone.
+    Destroyed,
+    /// Its machine has stopped.
+    Closed,
+    /// It was not done.
+    Refused(Refusal),
+}
+
+/// Why a request was not done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// Too many wait.
+    Busy,
+    /// The sprite is gone, or going.
+    Gone,
+    /// The owner shuts down.
+    Closing,
+    /// A step failed.
+    Failed(String),
+}

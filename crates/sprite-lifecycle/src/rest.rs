@@ -1,0 +1,129 @@
+//! What waits is looked at whenever a sprite is at rest: first the end, then the shut-down, then restarts, then
+//! wakes, then sleep.
+
+use crate::event::{Answer, Operation, Refusal, Stop};
+use crate::state::{Phase, Rest, Wake};
+use crate::step::Turn;
+
+impl Turn {
+    /// Takes up what waits, as far as the phase allows. Never leaves a request waiting for nothing.
+    pub(crate) fn settle(&mut self) {
+        match self.state.phase.clone() {
+            // Under way: its end comes back here.
+            Phase::Creating
+            | Phase::Waking(Wake::Boot | Wake::Thaw | Wake::Adopt)
+            | Phase::FallingAsleep { .. }
+            | Phase::Stopping(Stop::Orderly | Stop::Hard)
+            | Phase::Marking(_) => {}
+            Phase::Cold => self.settle_cold(),
+            Phase::Running {
+                idle_since,
+                sleepless,
+            } => {
+                self.settle_running();
+                self.settle_idleness(idle_since, sleepless);
+            }
+            Phase::Warm { since } => self.settle_warm(since),
+            Phase::Failed { cause } => self.settle_failed(cause),
+            Phase::Destroying { retry_at, .. } => {
+                self.refuse_all_but_destroys(&Refusal::Gone);
+                if retry_at.is_some() {
+                    // The next start goes on with it.
+                    self.closed();
+                }
+            }
+            Phase::Gone => {
+                self.refuse_all_but_destroys(&Refusal::Gone);
+                let destroys = std::mem::take(&mut self.state.waiting.destroys);
+                self.answer_all(destroys, &Answer::Destroyed);
+                self.closed();
+            }
+        }
+    }
+
+    fn settle_cold(&mut self) {
+        let waiting = &self.state.waiting;
+        if !waiting.destroys.is_empty() {
+            self.perform(Operation::Mark, Phase::Marking(Rest::Cold));
+        } else if waiting.closing {
+            self.refuse_all_but_destroys(&Refusal::Closing);
+            self.closed();
+        } else if !waiting.restarts.is_empty() || !waiting.wakes.is_empty() {
+            self.perform(Operation::Boot, Phase::Waking(Wake::Boot));
+        }
+    }
+
+    fn settle_running(&mut self) {
+        let waiting = &self.state.waiting;
+        if !waiting.destroys.is_empty() {
+            self.perform(Operation::Mark, Phase::Marking(Rest::Running));
+        } else if waiting.closing {
+            self.refuse_all_but_destroys(&Refusal::Closing);
+            self.stop(Stop::Orderly);
+        } else if !waiting.restarts.is_empty() {
+            self.stop(Stop::Orderly);
+        } else {
+            for request in std::mem::take(&mut self.state.waiting.wakes) {
+                self.state.holds += 1;
+                self.answer(request, Answer::Awake);
+            }
+        }
+    }
+
+    /// The idle time begins when the last hold is let go, and anew after every hold.
+    fn settle_idleness(&mut self, before: Option<crate::Moment>, failures: u32) {
+        let (holds, now) = (self.state.holds, self.now);
+        if let Phase::Running {
+            idle_since,
+            sleepless,
+        } = &mut self.state.phase
+        {
+            (*idle_since, *sleepless) = if holds > 0 {
+                (None, 0)
+            } else {
+                (Some(before.unwrap_or(now)), failures)
+            };
+        }
+    }
+
+    fn settle_warm(&mut self, since: crate::Moment) {
+        let waiting = &self.state.waiting;
+        if !waiting.destroys.is_empty() {
+            self.perform(Operation::Mark, Phase::Marking(Rest::Warm { since }));
+        } else if waiting.closing {
+            self.refuse_all_but_destroys(&Refusal::Closing);
+            self.stop(Stop::Hard);
+        } else if !waiting.restarts.is_empty() {
+            self.stop(Stop::Hard);
+        } else if !waiting.wakes.is_empty() {
+            self.perform(Operation::Thaw, Phase::Waking(Wake::Thaw));
+        }
+    }
+
+    fn settle_failed(&mut self, cause: String) {
+        let waiting = &self.state.waiting;
+        if !waiting.destroys.is_empty() {
+            self.perform(Operation::Mark, Phase::Marking(Rest::Failed { cause }));
+        } else if waiting.closing {
+            self.refuse_all_but_destroys(&Refusal::Closing);
+            self.closed();
+        } else if !waiting.restarts.is_empty() {
+            self.stop(Stop::Hard);
+        } else {
+            self.refuse_wakes(&cause);
+        }
+    }
+
+    fn refuse_all_but_destroys(&mut self, refusal: &Refusal) {
+        let wakes = std::mem::take(&mut self.state.waiting.wakes);
+        let restarts = std::mem::take(&mut self.state.waiting.restarts);
+        let refused = Answer::Refused(refusal.clone());
+        self.answer_all(wakes, &refused);
+        self.answer_all(restarts, &refused);
+    }
+
+    fn closed(&mut self) {
+        let closes = std::mem::take(&mut self.state.waiting.closes);
+        self.answer_all(closes, &Answer::Closed);
+    }
+}

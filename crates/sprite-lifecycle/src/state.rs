@@ -1,0 +1,260 @@
+//! Where a sprite stands.
+
+use std::time::Duration;
+
+use crate::event::{Action, DestroyStep, Moment, Operation, Policy, RequestId, Stop};
+
+/// How often the wait before another attempt to fall asleep is doubled.
+const SLEEP_DOUBLINGS: u32 = 6;
+
+/// Where a sprite stands, and who waits for what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    pub(crate) phase: Phase,
+    /// Holds handed out and not let go.
+    pub(crate) holds: u32,
+    pub(crate) waiting: Waiting,
+}
+
+/// The phases of a sprite's life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    /// Its disk is being made.
+    Creating,
+    /// At rest, no machine.
+    Cold,
+    /// A machine is on its way.
+    Waking(Wake),
+    /// At rest, the machine runs.
+    Running {
+        /// Since when nobody holds it.
+        idle_since: Option<Moment>,
+        /// How often falling asleep failed since it was last held.
+        sleepless: u32,
+    },
+    /// The machine is being put to sleep.
+    FallingAsleep {
+        /// How far that is.
+        step: Sleep,
+        /// How often it failed since the sprite was last held.
+        sleepless: u32,
+    },
+    /// At rest, the machine is frozen.
+    Warm {
+        /// Since when.
+        since: Moment,
+    },
+    /// The machine is being ended.
+    Stopping(Stop),
+    /// At rest: something of a machine may be left, so that no other may be started.
+    Failed {
+        /// Which step failed, and what was said.
+        cause: String,
+    },
+    /// The end is being announced; if that fails, things are as before.
+    Marking(Rest),
+    /// The end was announced, and is carried out until it is done.
+    Destroying {
+        /// The step that is done now.
+        step: DestroyStep,
+        /// How often it failed.
+        failures: u32,
+        /// When it is tried again; absent while it is under way.
+        retry_at: Option<Moment>,
+        /// Why the sprite could not be created, if this undoes that.
+        undoes: Option<String>,
+    },
+    /// Nothing of it is left.
+    Gone,
+}
+
+/// How a machine comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wake {
+    /// It is started.
+    Boot,
+    /// It is thawed.
+    Thaw,
+    /// It is taken over from an earlier owner.
+    Adopt,
+}
+
+/// How far falling asleep is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sleep {
+    /// The disk is being written; the machine runs, and a wake only abandons this.
+    Sync,
+    /// The machine is being frozen.
+    Freeze,
+}
+
+/// The states at rest that a destroy which cannot be announced goes back to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rest {
+    /// No machine.
+    Cold,
+    /// A machine runs.
+    Running,
+    /// A machine is frozen.
+    Warm {
+        /// Since when.
+        since: Moment,
+    },
+    /// Something of a machine may be left.
+    Failed {
+        /// Why.
+        cause: String,
+    },
+}
+
+/// Requests that were not answered yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    pub(crate) create: Option<RequestId>,
+    pub(crate) wakes: Vec<RequestId>,
+    pub(crate) restarts: Vec<RequestId>,
+    pub(crate) destroys: Vec<RequestId>,
+    pub(crate) closes: Vec<RequestId>,
+    /// A close was asked for: nothing new begins, ever.
+    pub(crate) closing: bool,
+}
+
+impl State {
+    fn at(phase: Phase) -> Self {
+        Self {
+            phase,
+            holds: 0,
+            waiting: Waiting::default(),
+        }
+    }
+
+    /// A new sprite whose name is reserved; `request` is answered when it is complete.
+    #[must_use]
+    pub fn creating(request: RequestId) -> (Self, Vec<Action>) {
+        let mut state = Self::at(Phase::Creating);
+        state.waiting.create = Some(request);
+        (state, vec![Action::Perform(Operation::Create)])
+    }
+
+    /// A sprite at rest without a machine.
+    #[must_use]
+    pub fn cold() -> Self {
+        Self::at(Phase::Cold)
+    }
+
+    /// A sprite whose frozen machine was found again.
+    #[must_use]
+    pub fn warm(since: Moment) -> Self {
+        Self::at(Phase::Warm { since })
+    }
+
+    /// A sprite whose running machine was found again.
+    #[must_use]
+    pub fn adopting() -> (Self, Vec<Action>) {
+        (
+            Self::at(Phase::Waking(Wake::Adopt)),
+            vec![Action::Perform(Operation::Adopt)],
+        )
+    }
+
+    /// A sprite whose end was announced, or that was never complete. Begins with the first step again.
+    #[must_use]
+    pub fn destroying() -> (Self, Vec<Action>) {
+        let step = DestroyStep::Machine;
+        let phase = Phase::Destroying {
+            step,
+            failures: 0,
+            retry_at: None,
+            undoes: None,
+        };
+        (
+            Self::at(phase),
+            vec![Action::Perform(Operation::Destroy(step))],
+        )
+    }
+
+    /// Where the sprite stands.
+    #[must_use]
+    pub fn phase(&self) -> &Phase {
+        &self.phase
+    }
+
+    /// Holds handed out and not let go.
+    #[must_use]
+    pub fn holds(&self) -> u32 {
+        self.holds
+    }
+
+    /// Whether nothing will happen before the next request, and nothing of a machine is there: the owner may
+    /// forget the state, and begin with [`State::cold`] again unless the sprite is gone.
+    #[must_use]
+    pub fn forgettable(&self) -> bool {
+        match self.phase {
+            Phase::Cold | Phase::Gone => true,
+            Phase::Creating
+            | Phase::Waking(_)
+            | Phase::Running { .. }
+            | Phase::FallingAsleep { .. }
+            | Phase::Warm { .. }
+            | Phase::Stopping(_)
+            | Phase::Failed { .. }
+            | Phase::Marking(_)
+            | Phase::Destroying { .. } => false,
+        }
+    }
+
+    /// When [`Event::Tick`](crate::Event::Tick) is wanted.
+    #[must_use]
+    pub fn deadline(&self, policy: &Policy) -> Option<Moment> {
+        match &self.phase {
+            Phase::Running {
+                idle_since,
+                sleepless,
+            } => {
+                let timeout = policy.idle_timeout?;
+                let doubled = timeout.saturating_mul(1 << (*sleepless).min(SLEEP_DOUBLINGS));
+                idle_since.map(|since| since.after(doubled))
+            }
+            Phase::Warm { since } => Some(since.after(policy.cold_after)),
+            Phase::Destroying { retry_at, .. } => *retry_at,
+            Phase::Creating
+            | Phase::Cold
+            | Phase::Waking(_)
+            | Phase::FallingAsleep { .. }
+            | Phase::Stopping(_)
+            | Phase::Failed { .. }
+            | Phase::Marking(_)
+            | Phase::Gone => None,
+        }
+    }
+}
+
+impl Phase {
+    /// Running from now on, held or not.
+    pub(crate) fn running() -> Self {
+        Self::Running {
+            idle_since: None,
+            sleepless: 0,
+        }
+    }
+}
+
+impl From<Rest> for Phase {
+    fn from(rest: Rest) -> Self {
+        match rest {
+            Rest::Cold => Self::Cold,
+            Rest::Running => Self::running(),
+            Rest::Warm { since } => Self::Warm { since },
+            Rest::Failed { cause } => Self::Failed { cause },
+        }
+    }
+}
+
+/// How long after its `failures`-th failure a step of a destroy is tried again.
+pub(crate) fn destroy_pause(failures: u32) -> Duration {
+    const FIRST: Duration = Duration::from_millis(100);
+    const LONGEST: Duration = Duration::from_secs(60);
+    FIRST
+        .saturating_mul(1 << failures.saturating_sub(1).min(16))
+        .min(LONGEST)
+}

@@ -1,0 +1,386 @@
+//! Every state against every event.
+
+use crate::event::{
+    Action, Answer, DestroyStep, Event, Fault, Left, Moment, Operation, Policy, Refusal, Request,
+    RequestId, Stop,
+};
+use crate::state::{Phase, Sleep, State, Wake, destroy_pause};
+
+/// How often a step of a destroy fails before those who wait for it are told; it is tried on after that.
+const PATIENCE: u32 = 3;
+
+/// What a sprite does when `event` happens at `now`: its next state, and what is to be done for it.
+#[must_use]
+pub fn step(state: &State, event: Event, now: Moment, policy: &Policy) -> (State, Vec<Action>) {
+    let mut turn = Turn {
+        state: state.clone(),
+        actions: Vec::new(),
+        now,
+        policy: *policy,
+    };
+    match event {
+        Event::Requested(id, request) => turn.requested(id, request),
+        Event::Released(holds) => turn.released(holds),
+        Event::Finished(Ok(())) => turn.done(),
+        Event::Finished(Err(fault)) => turn.failed(fault),
+        Event::MachineExited => turn.machine_exited(),
+        Event::Tick => turn.tick(),
+    }
+    turn.settle();
+    (turn.state, turn.actions)
+}
+
+/// One event being taken in.
+pub(crate) struct Turn {
+    pub(crate) state: State,
+    pub(crate) actions: Vec<Action>,
+    pub(crate) now: Moment,
+    pub(crate) policy: Policy,
+}
+
+impl Turn {
+    pub(crate) fn answer(&mut self, request: RequestId, answer: Answer) {
+        self.actions.push(Action::Answer(request, answer));
+    }
+
+    pub(crate) fn answer_all(&mut self, requests: Vec<RequestId>, answer: &Answer) {
+        for request in requests {
+            self.answer(request, answer.clone());
+        }
+    }
+
+    pub(crate) fn perform(&mut self, operation: Operation, during: Phase) {
+        self.state.phase = during;
+        self.actions.push(Action::Perform(operation));
+    }
+
+    pub(crate) fn stop(&mut self, how: Stop) {
+        self.perform(Operation::Stop(how), Phase::Stopping(how));
+    }
+
+    pub(crate) fn destroy(&mut self, step: DestroyStep, undoes: Option<String>) {
+        let phase = Phase::Destroying {
+            step,
+            failures: 0,
+            retry_at: None,
+            undoes,
+        };
+        self.perform(Operation::Destroy(step), phase);
+    }
+
+    fn requested(&mut self, id: RequestId, request: Request) {
+        let waiting = &mut self.state.waiting;
+        let queue = match request {
+            Request::Wake => &mut waiting.wakes,
+            Request::Restart => &mut waiting.restarts,
+            Request::Destroy => &mut waiting.destroys,
+            Request::Close => {
+                waiting.closing = true;
+                &mut waiting.closes
+            }
+        };
+        if queue.len() >= self.policy.most_waiting {
+            return self.answer(id, Answer::Refused(Refusal::Busy));
+        }
+        queue.push(id);
+        match (&self.state.phase, request) {
+            // The machine still runs: no request waits for a sleep that has not begun.
+            (
+                Phase::FallingAsleep {
+                    step: Sleep::Sync, ..
+                },
+                Request::Wake | Request::Restart | Request::Destroy | Request::Close,
+            ) => {
+                self.actions.push(Action::Abandon);
+                self.state.phase = Phase::running();
+            }
+            // Somebody wants it gone now: do not wait for the next attempt.
+            (
+                Phase::Destroying {
+                    retry_at: Some(_), ..
+                },
+                Request::Destroy,
+            ) => self.retry_destroy(),
+            (
+                Phase::Creating
+                | Phase::Cold
+                | Phase::Waking(Wake::Boot | Wake::Thaw | Wake::Adopt)
+                | Phase::Running { .. }
+                | Phase::FallingAsleep {
+                    step: Sleep::Freeze,
+                    ..
+                }
+                | Phase::Warm { .. }
+                | Phase::Stopping(Stop::Orderly | Stop::Hard)
+                | Phase::Failed { .. }
+                | Phase::Marking(_)
+                | Phase::Destroying { .. }
+                | Phase::Gone,
+                Request::Wake | Request::Restart | Request::Destroy | Request::Close,
+            ) => {}
+        }
+    }
+
+    fn released(&mut self, holds: u32) {
+        // More than were handed out cannot be let go; a mistake there must not keep the sprite awake for ever.
+        self.state.holds = self.state.holds.saturating_sub(holds);
+    }
+
+    fn done(&mut self) {
+        match self.state.phase.clone() {
+            Phase::Creating => {
+                if let Some(request) = self.state.waiting.create.take() {
+                    self.answer(request, Answer::Created);
+                }
+                self.after_creation();
+            }
+            Phase::Waking(how) => {
+                self.state.phase = Phase::running();
+                match how {
+                    // Whoever asked for a fresh machine has one, even if it was on its way already.
+                    Wake::Boot => {
+                        let restarts = std::mem::take(&mut self.state.waiting.restarts);
+                        self.answer_all(restarts, &Answer::Restarted);
+                    }
+                    Wake::Thaw | Wake::Adopt => {}
+                }
+            }
+            Phase::FallingAsleep {
+                step: Sleep::Sync,
+                sleepless,
+            } => {
+                let during = Phase::FallingAsleep {
+                    step: Sleep::Freeze,
+                    sleepless,
+                };
+                self.perform(Operation::Freeze, during);
+            }
+            Phase::FallingAsleep {
+                step: Sleep::Freeze,
+                ..
+            } => {
+                self.state.phase = Phase::Warm { since: self.now };
+            }
+            Phase::Stopping(Stop::Orderly | Stop::Hard) => self.state.phase = Phase::Cold,
+            Phase::Marking(_) => self.destroy(DestroyStep::Machine, None),
+            Phase::Destroying {
+                step,
+                undoes,
+                retry_at: None,
+                ..
+            } => match step {
+                DestroyStep::Machine => self.destroy(DestroyStep::Disk, undoes),
+                DestroyStep::Disk => self.destroy(DestroyStep::Row, undoes),
+                DestroyStep::Row => self.gone(undoes),
+            },
+            // Nothing was under way.
+            Phase::Cold
+            | Phase::Running { .. }
+            | Phase::Warm { .. }
+            | Phase::Failed { .. }
+            | Phase::Destroying {
+                retry_at: Some(_), ..
+            }
+            | Phase::Gone => {}
+        }
+    }
+
+    /// The sprite is complete and its first machine is announced, but not started.
+    fn after_creation(&mut self) {
+        if !self.state.waiting.destroys.is_empty() {
+            self.perform(Operation::Mark, Phase::Marking(crate::Rest::Cold));
+        } else if self.state.waiting.closing {
+            // Takes the announcement back.
+            self.stop(Stop::Hard);
+        } else {
+            self.perform(Operation::Boot, Phase::Waking(Wake::Boot));
+        }
+    }
+
+    fn gone(&mut self, undoes: Option<String>) {
+        self.state.phase = Phase::Gone;
+        if let Some(request) = self.state.waiting.create.take() {
+            let refusal = undoes.map_or(Refusal::Gone, Refusal::Failed);
+            self.answer(request, Answer::Refused(refusal));
+        }
+    }
+
+    fn failed(&mut self, Fault { cause, left }: Fault) {
+        match self.state.phase.clone() {
+            // The sprite was never complete: undo it.
+            Phase::Creating => self.destroy(DestroyStep::Machine, Some(cause)),
+            Phase::Waking(how) => self.wake_failed(how, cause, left),
+            Phase::FallingAsleep {
+                step: Sleep::Sync | Sleep::Freeze,
+                sleepless,
+            } => {
+                let sleepless = sleepless.saturating_add(1);
+                let before = Phase::Running {
+                    idle_since: Some(self.now),
+                    sleepless,
+                };
+                self.after_fault(cause, left, before);
+            }
+            Phase::Stopping(Stop::Orderly | Stop::Hard) => {
+                self.refuse_waking(&cause);
+                match left {
+                    Left::NoMachine => self.state.phase = Phase::Cold,
+                    // Half a machine cannot be used: only ending it again helps.
+                    Left::AsBefore | Left::Unknown => self.state.phase = Phase::Failed { cause },
+                }
+            }
+            Phase::Marking(rest) => {
+                let destroys = std::mem::take(&mut self.state.waiting.destroys);
+                self.answer_all(destroys, &Answer::Refused(Refusal::Failed(cause)));
+                self.state.phase = rest.into();
+            }
+            Phase::Destroying {
+                step,
+                failures,
+                undoes,
+                retry_at: None,
+            } => {
+                self.destroy_failed(step, failures + 1, undoes, cause);
+            }
+            // Nothing was under way.
+            Phase::Cold
+            | Phase::Running { .. }
+            | Phase::Warm { .. }
+            | Phase::Failed { .. }
+            | Phase::Destroying {
+                retry_at: Some(_), ..
+            }
+            | Phase::Gone => {}
+        }
+    }
+
+    fn wake_failed(&mut self, how: Wake, cause: String, left: Left) {
+        match how {
+            Wake::Boot => {
+                self.refuse_waking(&cause);
+                self.after_fault(cause, left, Phase::Cold);
+            }
+            Wake::Thaw => {
+                self.refuse_wakes(&cause);
+                self.after_fault(cause, left, Phase::Warm { since: self.now });
+            }
+            // Nobody asked for this one: whoever waits gets a machine that boots.
+            Wake::Adopt => match left {
+                Left::NoMachine => self.state.phase = Phase::Cold,
+                Left::AsBefore | Left::Unknown => self.state.phase = Phase::Failed { cause },
+            },
+        }
+    }
+
+    fn after_fault(&mut self, cause: String, left: Left, before: Phase) {
+        self.state.phase = match left {
+            Left::AsBefore => before,
+            Left::NoMachine => Phase::Cold,
+            Left::Unknown => Phase::Failed { cause },
+        };
+    }
+
+    pub(crate) fn refuse_wakes(&mut self, cause: &str) {
+        let wakes = std::mem::take(&mut self.state.waiting.wakes);
+        self.answer_all(wakes, &Answer::Refused(Refusal::Failed(cause.to_owned())));
+    }
+
+    fn refuse_waking(&mut self, cause: &str) {
+        self.refuse_wakes(cause);
+        let restarts = std::mem::take(&mut self.state.waiting.restarts);
+        self.answer_all(
+            restarts,
+            &Answer::Refused(Refusal::Failed(cause.to_owned())),
+        );
+    }
+
+    fn destroy_failed(
+        &mut self,
+        step: DestroyStep,
+        failures: u32,
+        undoes: Option<String>,
+        cause: String,
+    ) {
+        if failures >= PATIENCE {
+            let told = Answer::Refused(Refusal::Failed(cause));
+            let destroys = std::mem::take(&mut self.state.waiting.destroys);
+            self.answer_all(destroys, &told);
+            if let Some(request) = self.state.waiting.create.take() {
+                self.answer(request, told);
+            }
+        }
+        let retry_at = Some(self.now.after(destroy_pause(failures)));
+        self.state.phase = Phase::Destroying {
+            step,
+            failures,
+            retry_at,
+            undoes,
+        };
+    }
+
+    fn retry_destroy(&mut self) {
+        if let Phase::Destroying { step, retry_at, .. } = &mut self.state.phase {
+            *retry_at = None;
+            let step = *step;
+            self.actions.push(Action::Perform(Operation::Destroy(step)));
+        }
+    }
+
+    fn machine_exited(&mut self) {
+        match &self.state.phase {
+            Phase::Running { .. } | Phase::Warm { .. } => self.stop(Stop::Hard),
+            Phase::FallingAsleep {
+                step: Sleep::Sync, ..
+            } => {
+                self.actions.push(Action::Abandon);
+                self.stop(Stop::Hard);
+            }
+            // The operation under way meets it itself, or there is no machine.
+            Phase::Creating
+            | Phase::Cold
+            | Phase::Waking(Wake::Boot | Wake::Thaw | Wake::Adopt)
+            | Phase::FallingAsleep {
+                step: Sleep::Freeze,
+                ..
+            }
+            | Phase::Stopping(Stop::Orderly | Stop::Hard)
+            | Phase::Failed { .. }
+            | Phase::Marking(_)
+            | Phase::Destroying { .. }
+            | Phase::Gone => {}
+        }
+    }
+
+    fn tick(&mut self) {
+        let due = self
+            .state
+            .deadline(&self.policy)
+            .is_some_and(|deadline| deadline <= self.now);
+        if !due {
+            return;
+        }
+        match &self.state.phase {
+            Phase::Running { sleepless, .. } => {
+                let during = Phase::FallingAsleep {
+                    step: Sleep::Sync,
+                    sleepless: *sleepless,
+                };
+                self.perform(Operation::Sync, during);
+            }
+            Phase::Warm { .. } => self.stop(Stop::Hard),
+            Phase::Destroying { .. } => self.retry_destroy(),
+            // These have no deadline.
+            Phase::Creating
+            | Phase::Cold
+            | Phase::Waking(Wake::Boot | Wake::Thaw | Wake::Adopt)
+            | Phase::FallingAsleep {
+                step: Sleep::Sync | Sleep::Freeze,
+                ..
+            }
+            | Phase::Stopping(Stop::Orderly | Stop::Hard)
+            | Phase::Failed { .. }
+            | Phase::Marking(_)
+            | Phase::Gone => {}
+        }
+    }
+}

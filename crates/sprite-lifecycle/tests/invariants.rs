@@ -1,0 +1,346 @@
+//! Random lives of a sprite in a model world: what always holds, held against every order of events.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use sprite_lifecycle::{
+    Action, Answer, DestroyStep, Event, Fault, Left, Moment, Operation, Phase, Policy, Request,
+    RequestId, State, step,
+};
+
+const POLICY: Policy = Policy {
+    idle_timeout: Some(Duration::from_secs(30)),
+    cold_after: Duration::from_secs(3600),
+    most_waiting: 4,
+};
+
+/// What a machine is in the model, apart from what the lifecycle believes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Machine {
+    None,
+    Running,
+    Frozen,
+    /// It ended by itself; its remains are there.
+    Dead,
+    /// An operation failed half-way.
+    Unknown,
+}
+
+#[derive(Debug, Clone)]
+enum Command {
+    Request(Request),
+    Finish,
+    Fail(Left),
+    Release,
+    MachineDies,
+    Wait(u64),
+}
+
+fn commands() -> impl Strategy<Value = Command> {
+    prop_oneof![
+        5 => Just(Command::Request(Request::Wake)),
+        1 => Just(Command::Request(Request::Restart)),
+        1 => Just(Command::Request(Request::Destroy)),
+        1 => Just(Command::Request(Request::Close)),
+        8 => Just(Command::Finish),
+        1 => Just(Command::Fail(Left::AsBefore)),
+        1 => Just(Command::Fail(Left::NoMachine)),
+        1 => Just(Command::Fail(Left::Unknown)),
+        4 => Just(Command::Release),
+        1 => Just(Command::MachineDies),
+        4 => (0..5000u64).prop_map(Command::Wait),
+    ]
+}
+
+struct World {
+    state: State,
+    now: Moment,
+    operation: Option<Operation>,
+    machine: Machine,
+    disk: bool,
+    row: bool,
+    open: BTreeMap<RequestId, Option<Request>>,
+    next_request: u64,
+    holds: u32,
+    destroy_begun: bool,
+    closing: bool,
+}
+
+impl World {
+    fn new(state: State, actions: Vec<Action>, machine: Machine) -> Self {
+        let mut world = Self {
+            state,
+            now: Moment::default(),
+            operation: None,
+            machine,
+            disk: true,
+            row: true,
+            open: BTreeMap::new(),
+            next_request: 1,
+            holds: 0,
+            destroy_begun: false,
+            closing: false,
+        };
+        world.act(actions);
+        world
+    }
+
+    fn event(&mut self, event: Event) {
+        let (state, actions) = step(&self.state, event, self.now, &POLICY);
+        self.state = state;
+        self.act(actions);
+        assert_eq!(self.state.holds(), self.holds, "holds are counted");
+        self.nothing_waits_at_rest();
+        // A machine that is dead tells so for as long as anybody listens.
+        if self.machine == Machine::Dead
+            && matches!(
+                self.state.phase(),
+                Phase::Running { .. } | Phase::Warm { .. }
+            )
+        {
+            self.event(Event::MachineExited);
+        }
+    }
+
+    fn act(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Perform(operation) => self.begin(operation),
+                Action::Abandon => assert_eq!(self.operation.take(), Some(Operation::Sync)),
+                Action::Answer(request, answer) => self.answered(request, &answer),
+            }
+        }
+    }
+
+    fn begin(&mut self, operation: Operation) {
+        assert_eq!(
+            self.operation, None,
+            "one operation at a time, not also {operation:?}"
+        );
+        match operation {
+            Operation::Boot => assert_eq!(self.machine, Machine::None, "never two machines"),
+            Operation::Thaw => assert!(matches!(self.machine, Machine::Frozen | Machine::Dead)),
+            Operation::Sync | Operation::Freeze => {
+                assert!(matches!(self.machine, Machine::Running | Machine::Dead));
+                assert_eq!(self.holds, 0, "nobody is put to sleep while held");
+            }
+            Operation::Destroy(DestroyStep::Machine) => {}
+            Operation::Destroy(DestroyStep::Disk) => assert_eq!(self.machine, Machine::None),
+            Operation::Destroy(DestroyStep::Row) => assert!(!self.disk, "the row goes last"),
+            Operation::Create | Operation::Adopt | Operation::Stop(_) | Operation::Mark => {}
+        }
+        if self.closing {
+            assert!(
+                !matches!(
+                    operation,
+                    Operation::Boot | Operation::Thaw | Operation::Sync | Operation::Create
+                ),
+                "{operation:?} begins while the owner shuts down"
+            );
+        }
+        self.operation = Some(operation);
+    }
+
+    fn answered(&mut self, request: RequestId, answer: &Answer) {
+        let asked = self.open.remove(&request);
+        let asked = asked.unwrap_or_else(|| panic!("{request:?} is answered twice: {answer:?}"));
+        match (asked, answer) {
+            (Some(Request::Wake), Answer::Awake) => {
+                assert!(matches!(self.machine, Machine::Running | Machine::Dead));
+                self.holds += 1;
+            }
+            (Some(Request::Restart), Answer::Restarted) => {}
+            (Some(Request::Destroy), Answer::Destroyed) => {
+                assert!(!self.disk && !self.row && self.machine == Machine::None);
+            }
+            (Some(Request::Close), Answer::Closed) | (None, Answer::Created) => {}
+            (_, Answer::Refused(_)) => {}
+            (asked, answer) => panic!("{asked:?} is answered by {answer:?}"),
+        }
+    }
+
+    /// At rest, everything that was asked for is answered.
+    fn nothing_waits_at_rest(&self) {
+        if self.operation.is_none() && !matches!(self.state.phase(), Phase::Destroying { .. }) {
+            assert!(
+                self.open.is_empty(),
+                "{:?} wait in {:?}",
+                self.open,
+                self.state.phase()
+            );
+        }
+    }
+
+    fn request(&mut self, request: Request) {
+        let id = RequestId(self.next_request);
+        self.next_request += 1;
+        self.open.insert(id, Some(request));
+        self.destroy_begun |= request == Request::Destroy;
+        self.closing |= request == Request::Close;
+        self.event(Event::Requested(id, request));
+    }
+
+    fn finish(&mut self) {
+        let Some(operation) = self.operation.take() else {
+            // An end that nobody waits for changes nothing.
+            let before = self.state.phase().clone();
+            self.event(Event::Finished(Ok(())));
+            assert_eq!(*self.state.phase(), before);
+            return;
+        };
+        let dead = self.machine == Machine::Dead;
+        match operation {
+            Operation::Boot => self.machine = Machine::Running,
+            Operation::Thaw | Operation::Adopt | Operation::Freeze | Operation::Sync if dead => {
+                self.operation = Some(operation);
+                return self.fail(Left::AsBefore);
+            }
+            Operation::Thaw | Operation::Adopt => self.machine = Machine::Running,
+            Operation::Freeze => self.machine = Machine::Frozen,
+            Operation::Stop(_) | Operation::Destroy(DestroyStep::Machine) => {
+                self.machine = Machine::None
+            }
+            Operation::Destroy(DestroyStep::Disk) => self.disk = false,
+            Operation::Destroy(DestroyStep::Row) => self.row = false,
+            Operation::Create | Operation::Sync | Operation::Mark => {}
+        }
+        self.event(Event::Finished(Ok(())));
+    }
+
+    fn fail(&mut self, left: Left) {
+        let Some(operation) = self.operation.take() else {
+            return;
+        };
+        // An operation tells the truth about what it leaves.
+        let left = match (operation, left) {
+            (Operation::Adopt, Left::AsBefore) => Left::Unknown,
+            (Operation::Boot, Left::AsBefore) if self.machine != Machine::None => Left::Unknown,
+            (Operation::Create | Operation::Mark | Operation::Destroy(_), _) => Left::AsBefore,
+            (_, left) => left,
+        };
+        match left {
+            Left::AsBefore => {}
+            Left::NoMachine => self.machine = Machine::None,
+            Left::Unknown => self.machine = Machine::Unknown,
+        }
+        self.event(Event::Finished(Err(Fault {
+            cause: "broken".to_owned(),
+            left,
+        })));
+    }
+
+    fn run(&mut self, command: Command) {
+        match command {
+            Command::Request(request) => self.request(request),
+            Command::Finish => self.finish(),
+            Command::Fail(left) => self.fail(left),
+            Command::Release => {
+                if self.holds > 0 {
+                    self.holds -= 1;
+                    self.event(Event::Released(1));
+                }
+            }
+            Command::MachineDies => {
+                if matches!(self.machine, Machine::Running | Machine::Frozen) {
+                    self.machine = Machine::Dead;
+                    self.event(Event::MachineExited);
+                }
+            }
+            Command::Wait(seconds) => {
+                self.now = self.now.after(Duration::from_secs(seconds));
+                self.event(Event::Tick);
+            }
+        }
+    }
+
+    /// Every operation ends well from here on, and time passes where it is waited for.
+    fn until_nothing_is_under_way(&mut self) {
+        for _ in 0..100 {
+            if self.operation.is_some() {
+                self.finish();
+            } else if let (Phase::Destroying { .. }, Some(deadline)) =
+                (self.state.phase(), self.state.deadline(&POLICY))
+            {
+                self.now = self.now.max(deadline);
+                self.event(Event::Tick);
+            } else {
+                return;
+            }
+        }
+        panic!("still busy in {:?}", self.state.phase());
+    }
+}
+
+fn beginnings() -> impl Strategy<Value = u8> {
+    0..5u8
+}
+
+fn world(beginning: u8) -> World {
+    match beginning {
+        0 => {
+            let request = RequestId(0);
+            let (state, actions) = State::creating(request);
+            let mut world = World::new(state, actions, Machine::None);
+            world.open.insert(request, None);
+            world
+        }
+        1 => World::new(State::cold(), Vec::new(), Machine::None),
+        2 => World::new(State::warm(Moment::default()), Vec::new(), Machine::Frozen),
+        3 => {
+            let (state, actions) = State::adopting();
+            World::new(state, actions, Machine::Running)
+        }
+        _ => {
+            let (state, actions) = State::destroying();
+            World::new(state, actions, Machine::Running)
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_life_keeps_the_promises(
+        beginning in beginnings(),
+        commands in prop::collection::vec(commands(), 0..60),
+    ) {
+        let mut world = world(beginning);
+        for command in commands {
+            world.run(command);
+        }
+        world.until_nothing_is_under_way();
+        prop_assert!(world.open.is_empty(), "{:?} were never answered", world.open);
+        if world.closing {
+            prop_assert!(
+                matches!(world.state.phase(), Phase::Cold | Phase::Failed { .. } | Phase::Gone),
+                "closed in {:?}", world.state.phase()
+            );
+        }
+        // A destroy is accepted wherever the sprite stands, and ends it.
+        world.closing = false;
+        world.request(Request::Destroy);
+        world.until_nothing_is_under_way();
+        prop_assert_eq!(world.state.phase(), &Phase::Gone);
+        prop_assert!(world.open.is_empty());
+        prop_assert!(!world.row && !world.disk && world.machine == Machine::None);
+    }
+
+    #[test]
+    fn a_wake_request_is_answered_awake_when_nothing_fails(
+        beginning in 0..4u8,
+        waits in prop::collection::vec(0..5000u64, 0..10),
+    ) {
+        let mut world = world(beginning);
+        for wait in waits {
+            world.run(Command::Wait(wait));
+            world.run(Command::Finish);
+            world.run(Command::Request(Request::Wake));
+            world.until_nothing_is_under_way();
+            prop_assert_eq!(world.holds, 1);
+            prop_assert_eq!(world.machine, Machine::Running);
+            world.run(Command::Release);
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! The table of a sprite's life, line by line.
+
+use std::time::Duration;
+
+use sprite_lifecycle::{
+    Action, Answer, DestroyStep, Event, Fault, Left, Moment, Operation, Phase, Policy, Refusal,
+    Request, RequestId, Sleep, State, Stop, Wake, step,
+};
+
+const POLICY: Policy = Policy {
+    idle_timeout: Some(Duration::from_secs(30)),
+    cold_after: Duration::from_secs(600),
+    most_waiting: 2,
+};
+
+struct Life {
+    state: State,
+    now: Moment,
+}
+
+impl Life {
+    fn cold() -> Self {
+        Self {
+            state: State::cold(),
+            now: Moment::default(),
+        }
+    }
+
+    fn running() -> Self {
+        let mut life = Self::cold();
+        life.on(wake(1));
+        life.on(Event::Finished(Ok(())));
+        assert_eq!(life.on(Event::Released(1)), []);
+        life
+    }
+
+    fn warm() -> Self {
+        let mut life = Self::running();
+        life.after(30);
+        life.on(Event::Finished(Ok(())));
+        life.on(Event::Finished(Ok(())));
+        assert_eq!(*life.state.phase(), Phase::Warm { since: life.now });
+        life
+    }
+
+    fn on(&mut self, event: Event) -> Vec<Action> {
+        let (state, actions) = step(&self.state, event, self.now, &POLICY);
+        self.state = state;
+        actions
+    }
+
+    fn after(&mut self, seconds: u64) -> Vec<Action> {
+        self.now = self.now.after(Duration::from_secs(seconds));
+        self.on(Event::Tick)
+    }
+}
+
+fn wake(id: u64) -> Event {
+    Event::Requested(RequestId(id), Request::Wake)
+}
+
+fn request(id: u64, request: Request) -> Event {
+    Event::Requested(RequestId(id), request)
+}
+
+fn fault(left: Left) -> Event {
+    Event::Finished(Err(Fault {
+        cause: "broken".to_owned(),
+        left,
+    }))
+}
+
+fn answer(id: u64, answer: Answer) -> Action {
+    Action::Answer(RequestId(id), answer)
+}
+
+fn refused(id: u64) -> Action {
+    answer(id, Answer::Refused(Refusal::Failed("broken".to_owned())))
+}
+
+#[test]
+fn many_wakes_cause_one_boot_and_are_all_answered() {
+    let mut life = Life::cold();
+    assert_eq!(life.on(wake(1)), [Action::Perform(Operation::Boot)]);
+    assert_eq!(life.on(wake(2)), []);
+    assert_eq!(
+        life.on(wake(3)),
+        [answer(3, Answer::Refused(Refusal::Busy))]
+    );
+    let answers = life.on(Event::Finished(Ok(())));
+    assert_eq!(
+        answers,
+        [answer(1, Answer::Awake), answer(2, Answer::Awake)]
+    );
+    assert_eq!(life.state.holds(), 2);
+    assert_eq!(life.on(wake(4)), [answer(4, Answer::Awake)]);
+}
+
+#[test]
+fn a_failed_boot_is_told_and_the_next_wake_tries_again() {
+    let mut life = Life::cold();
+    life.on(wake(1));
+    assert_eq!(life.on(fault(Left::NoMachine)), [refused(1)]);
+    assert_eq!(*life.state.phase(), Phase::Cold);
+    assert_eq!(life.on(wake(2)), [Action::Perform(Operation::Boot)]);
+}
+
+#[test]
+fn what_may_be_left_of_a_machine_bars_another_until_it_is_removed() {
+    let mut life = Life::cold();
+    life.on(wake(1));
+    assert_eq!(life.on(fault(Left::Unknown)), [refused(1)]);
+    assert_eq!(life.on(wake(2)), [refused(2)]);
+    let removes = [Action::Perform(Operation::Stop(Stop::Hard))];
+    assert_eq!(life.on(request(3, Request::Restart)), removes);
+    assert_eq!(
+        life.on(Event::Finished(Ok(()))),
+        [Action::Perform(Operation::Boot)]
+    );
+    assert_eq!(
+        life.on(Event::Finished(Ok(()))),
+        [answer(3, Answer::Restarted)]
+    );
+}
+
+#[test]
+fn a_sprite_sleeps_after_its_idle_time_and_not_while_held() {
+    let mut life = Life::running();
+    assert_eq!(life.after(29), []);
+    life.on(wake(2));
+    assert_eq!(life.state.deadline(&POLICY), None);
+    assert_eq!(life.after(1000), []);
+    life.on(Event::Released(1));
+    assert_eq!(life.after(29), []);
+    assert_eq!(life.after(1), [Action::Perform(Operation::Sync)]);
+    assert_eq!(
+        life.on(Event::Finished(Ok(()))),
+        [Action::Perform(Operation::Freeze)]
+    );
+    assert_eq!(life.on(Event::Finished(Ok(()))), []);
+    assert_eq!(life.on(wake(3)), [Action::Perform(Operation::Thaw)]);
+    assert_eq!(life.on(Event::Finished(Ok(()))), [answer(3, Answer::Awake)]);
+}
+
+#[test]
+fn a_wake_abandons_a_sleep_that_has_not_frozen_yet() {
+    let mut life = Life::running();
+    life.after(30);
+    assert_eq!(
+        life.on(wake(2)),
+        [Action::Abandon, answer(2, Answer::Awake)]
+    );
+
+    let mut life = Life::running();
+    life.after(30);
+    life.on(Event::Finished(Ok(())));
+    assert_eq!(life.on(wake(2)), []);
+    assert_eq!(
+        life.on(Event::Finished(Ok(()))),
+        [Action::Perform(Operation::Thaw)]
+    );
+}
+
+#[test]
+fn a_sleep_that_fails_is_tried_again_later_and_later() {
+    let mut life = Life::running();
+    for wait in [30, 60, 120, 240] {
+        assert_eq!(life.after(wait - 1), [], "{wait}");
+        assert_eq!(life.after(1), [Action::Perform(Operation::Sync)], "{wait}");
+        assert_eq!(life.on(fault(Left::AsBefore)), []);
+    }
+    life.on(wake(2));
+    life.on(Event::Released(1));
+    assert_eq!(life.after(30), [Action::Perform(Operation::Sync)]);
+}
+
+#[test]
+fn warm_becomes_cold_with_time() {
+    let mut life = Life::warm();
+    assert_eq!(life.after(599), []);
+    assert_eq!(
+        life.after(1),
+        [Action::Perform(Operation::Stop(Stop::Hard))]
+    );
+    assert_eq!(life.on(Event::Finished(Ok(()))), []);
+    assert!(life.state.forgettable());
+}
+
+#[test]
+fn a_machine_that_exits_is_cleared_away() {
+    for mut life in [Life::running(), Life::warm()] {
+        let clears = [Action::Perform(Operation::Stop(Stop::Hard))];
+        assert_eq!(life.on(Event::MachineExited), clears);
+        // Whoever comes meanwhile gets the next machine.
+        assert_eq!(life.on(wake(9)), []);
+        assert_eq!(
+            life.on(Event::Finished(Ok(()))),
+            [Action::Perform(Operation::Boot)]
+        );
+    }
+}
+
+#[test]
+fn restarts_get_a_machine_that_boots_after_them() {
+    let mut life = Life::running();
+    let stops = [Action::Perform(Operation::Stop(Stop::Orderly))];
+    assert_eq!(life.on(request(2, Request::Restart)), stops);
+    assert_eq!(
+        life.on(Event::Finished(Ok(()))),
+        [Action::Perform(Operation::Boot)]
+    );
+    assert_eq!(*life.state.phase(), Phase::Waking(Wake::Boot));
+    assert_eq!(
+        life.on(Event::Finished(Ok(()))),
+        [answer(2, Answer::Restarted)]
+    );
+
+    // A thaw that is under way does not count.
+    let mut life = Life::warm();
+    life.on(wake(2));
+    assert_eq!(life.on(request(3, Request::Restart)), []);
+    assert_eq!(life.on(Event::Finished(Ok(()))), stops);
+}
+
+#[test]
+fn destroy_goes_step_by_step_and_does_not_give_up() {
+    let mut life = Life::running();
+    assert_eq!(
+        life.on(request(2, Request::Destroy)),
+        [Action::Perform(Operation::Mark)]
+    );
+    let step = |step| [Action::Perform(Operation::Destroy(step))];
+    assert_eq!(life.on(Event::Finished(Ok(()))), step(DestroyStep::Machine));
+    // Too late for anything else.
+    assert_eq!(
+        life.on(wake(3)),
+        [answer(3, Answer::Refused(Refusal::Gone))]
+    );
+    assert_eq!(life.on(Event::Finished(Ok(()))), step(DestroyStep::Disk));
+    assert_eq!(life.on(fault(Left::AsBefore)), []);
+    assert_eq!(life.after(1), step(DestroyStep::Disk));
+    assert_eq!(life.on(fault(Left::AsBefore)), []);
+    assert_eq!(life.after(1), step(DestroyStep::Disk));
+    assert_eq!(life.on(fault(Left::AsBefore)), [refused(2)]);
+    // Somebody asks again: at once.
+    assert_eq!(
+        life.on(request(4, Request::Destroy)),
+        step(DestroyStep::Disk)
+    );
+    assert_eq!(life.on(Event::Finished(Ok(()))), step(DestroyStep::Row));
+    assert_eq!(
+        life.on(Event::Finished(Ok(()))),
+        [answer(4, Answer::Destroyed)]
+    );
+    assert_eq!(*life.state.phase(), Phase::Gone);
+}
+
+#[test]
+fn a_destroy_that_cannot_be_announced_changes_nothing() {
+    let mut life = Life::warm();
+    let before = life.state.phase().clone();
+    life.on(request(2, Request::Destroy));
+    assert_eq!(life.on(fault(Left::AsBefore)), [refused(2)]);
+    assert_eq!(*life.state.phase(), before);
+}
+
+#[test]
+fn a_sprite_that_cannot_be_created_is_undone() {
+    let (state, actions) = State::creating(RequestId(1));
+    assert_eq!(actions, [Action::Perform(Operation::Create)]);
+    let mut life = Life {
+        state,
+        now: Moment::default(),
+    };
+    assert_eq!(
+        life.on(fault(Left::AsBefore)),
+        [Action::Perform(Operation::Destroy(DestroyStep::Machine))]
+    );
+    life.on(Event::Finished(Ok(())));
+    life.on(Event::Finished(Ok(())));
+    assert_eq!(life.on(Event::Finished(Ok(()))), [refused(1)]);
+}
+
+#[test]
+fn closing_stops_what_runs_and_begins_nothing() {
+    let mut life = Life::running();
+    let stops = [Action::Perform(Operation::Stop(Stop::Orderly))];
+    assert_eq!(life.on(request(2, Request::Close)), stops);
+    assert_eq!(life.on(wake(3)), []);
+    let answers = life.on(Event::Finished(Ok(())));
+    assert_eq!(
+        answers,
+        [
+            answer(3, Answer::Refused(Refusal::Closing)),
+            answer(2, Answer::Closed)
+        ]
+    );
+
+    let mut life = Life::running();
+    life.after(30);
+    life.on(Event::Finished(Ok(())));
+    assert_eq!(
+        *life.state.phase(),
+        Phase::FallingAsleep {
+            step: Sleep::Freeze,
+            sleepless: 0
+        }
+    );
+    assert_eq!(life.on(request(2, Request::Close)), []);
+    assert_eq!(
+        life.on(Event::Finished(Ok(()))),
+        [Action::Perform(Operation::Stop(Stop::Hard))]
+    );
+
+    let (state, _) = State::creating(RequestId(1));
+    let mut life = Life {
+        state,
+        now: Moment::default(),
+    };
+    life.on(request(2, Request::Close));
+    let actions = life.on(Event::Finished(Ok(())));
+    assert_eq!(
+        actions,
+        [
+            answer(1, Answer::Created),
+            Action::Perform(Operation::Stop(Stop::Hard))
+        ]
+    );
+}
