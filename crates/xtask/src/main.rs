@@ -72,6 +72,8 @@ fn dispatch(words: &[&str], consent: Consent) -> Outcome {
         ["test"] => test::run(host, Scope::AsItIs, consent),
         ["test", "--all"] => test::run(host, Scope::All, consent),
         ["bench"] => bench::run(host, consent),
+        // The second half of `bench`, started by sudo.
+        ["bench", "--built"] => bench::measure(host),
         ["ci"] => ci::run(host, consent),
         ["check"] => check(),
         ["generate"] => Build::Debug

@@ -105,8 +105,14 @@ impl Program {
     /// The command line as a person would type it.
     pub fn shown(&self) -> String {
         let mut shown = String::new();
+        let cargo = std::env::var_os("CARGO");
         for word in &self.words {
-            let word = word.to_string_lossy();
+            // Its whole path says nothing to a reader.
+            let word = if cargo.as_ref() == Some(word) {
+                "cargo".into()
+            } else {
+                word.to_string_lossy()
+            };
             let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@+%".contains(c);
             if !shown.is_empty() {
                 shown.push(' ');

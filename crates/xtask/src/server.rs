@@ -117,6 +117,11 @@ impl Server {
         &self.url
     }
 
+    /// The server's process.
+    pub fn pid(&self) -> Option<u32> {
+        self.pid
+    }
+
     /// A directory for a client's files; it goes when the server is removed.
     ///
     /// # Errors
