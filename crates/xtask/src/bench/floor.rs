@@ -21,7 +21,12 @@ ip link set "$3" up
 ip -n "$3" addr add 100.127.255.3/31 dev eth0
 ip -n "$3" link set eth0 up
 ip netns exec "$3" nft -f - <<'RULES'
-table ip floor { chain c { type filter hook input priority 0; policy accept; ip saddr 10.0.0.0/8 drop; } }
+table ip floor {
+  chain c {
+    type filter hook input priority 0; policy accept;
+    ip saddr 10.0.0.0/8 drop
+  }
+}
 RULES
 mkdir "$2"
 unshare --mount sh -euc 'mount -o loop "$1.ext4" "$1"
