@@ -1,0 +1,274 @@
+//! Making a slot, and taking it away.
+//!
+//! ```text
+//!  guest namespace        router namespace                    host
+//!  eth0 10.0.0.1/24 ───── gw 10.0.0.2/24    up OUTSIDE ────── sp<instance><slot>
+//!                         DNS sockets, NAT, first wall        second wall, route to OUTSIDE, masquerade
+//! ```
+//!
+//! One thread does it in a dozen system calls: it makes the guest namespace, then the router namespace, and
+//! stays there for the DNS sockets; sockets of netlink that it opened earlier still speak with the earlier
+//! namespaces. Everything of a slot has a name made of its number, so the undoing of a half-made slot is the
+//! removal of a slot.
+
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use sprite_types::InstanceId;
+
+use crate::address::{
+    GATEWAY, GATEWAY_MAC, GUEST_IP, GUEST_MAC, GUEST_PREFIX, HOST_MAC, Subnet, UP_MAC,
+};
+use crate::error::NetError;
+use crate::name::{Role, link_name, netns_path};
+use crate::netlink::{Family, Refused, Socket};
+use crate::route::{self, End, Index, Ipv6};
+use crate::slot::{Slot, SlotId, SlotKind};
+use crate::{netns, nft};
+
+/// The machine's interface. Source: behaviour reference §4.4 has another name; programs expect this one.
+pub(crate) const GUEST_LINK: &str = "eth0";
+/// The router's interface towards the machine.
+pub(crate) const GATEWAY_LINK: &str = "gw";
+/// The router's interface towards the host.
+pub(crate) const UP_LINK: &str = "up";
+/// Indices that we choose, so that nothing must be asked back; far above those that a fresh namespace may
+/// have (`lo`, and fallback tunnels where their modules are loaded).
+const GUEST_INDEX: Index = 100;
+const GATEWAY_INDEX: Index = 100;
+const UP_INDEX: Index = 101;
+/// `lo` of every namespace.
+const LOOPBACK_INDEX: Index = 1;
+
+/// What all slots of an instance share.
+#[derive(Debug)]
+pub(crate) struct Site {
+    pub(crate) instance: InstanceId,
+    pub(crate) subnet: Subnet,
+    /// The host's namespace: that of the threads of this process.
+    pub(crate) host: OwnedFd,
+    /// For new links: what fits through the uplink in one piece.
+    pub(crate) mtu: AtomicU32,
+    pub(crate) ipv6: Ipv6,
+}
+
+/// The sockets of a slot's name server, bound in its router namespace. Non-blocking.
+#[derive(Debug)]
+pub(crate) struct DnsSockets {
+    pub(crate) udp: UdpSocket,
+    pub(crate) tcp: TcpListener,
+}
+
+impl Site {
+    /// The slot as drivers see it.
+    pub(crate) fn slot(&self, id: SlotId) -> Slot {
+        Slot {
+            id,
+            kind: SlotKind::Namespace {
+                guest_netns: netns_path(&self.instance, id, Role::Guest),
+            },
+            guest_ip: GUEST_IP,
+            guest_prefix: GUEST_PREFIX,
+            gateway: GATEWAY,
+            nameserver: GATEWAY,
+            outside_ip: self.subnet.slot(id),
+        }
+    }
+}
+
+/// Makes a slot. Blocks, and leaves the thread in the router namespace: for [`netns::in_thread`].
+///
+/// # Errors
+/// Nothing of the slot is left.
+///
+/// # Crash safety
+/// What a crash leaves has the slot's names and goes with [`remove`].
+pub(crate) fn build(site: &Site, id: SlotId) -> Result<DnsSockets, NetError> {
+    let mut host = Socket::open(Family::Route).map_err(NetError::step("open a netlink socket"))?;
+    assemble(site, id, &mut host).inspect_err(|_| {
+        if let Err(error) = remove_by(&mut host, &site.instance, id) {
+            tracing::warn!(slot = %id, %error, "what is left of a slot that could not be made stays");
+        }
+    })
+}
+
+fn assemble(site: &Site, id: SlotId, host: &mut Socket) -> Result<DnsSockets, NetError> {
+    let step = |what: &str| NetError::step(format!("{what} of slot {id}"));
+    let (guest, mut guest_links) = new_namespace(site, id, Role::Guest)?;
+    prepare_guest(site.ipv6).map_err(step("prepare the guest namespace"))?;
+    let (_router, mut router_links) = new_namespace(site, id, Role::Router)?;
+    prepare_router(site.ipv6).map_err(step("prepare the router namespace"))?;
+
+    let outside = site.subnet.slot(id);
+    let link = link_name(&site.instance, id);
+    link_router(site, &link, outside, &guest, &mut router_links)
+        .map_err(|refused| step("set up the router")(refused.source))?;
+    nft::install_router_table(outside).map_err(step("install the router rules"))?;
+    let sockets = bind_dns().map_err(step("bind the name server"))?;
+    link_guest(&mut guest_links).map_err(|refused| step("set up the guest")(refused.source))?;
+    link_host(host, &link, outside, site.ipv6).map_err(step("connect the host"))?;
+    Ok(sockets)
+}
+
+/// The thread goes to the new namespace.
+fn new_namespace(site: &Site, id: SlotId, role: Role) -> Result<(OwnedFd, Socket), NetError> {
+    let path = netns_path(&site.instance, id, role);
+    netns::create().map_err(NetError::step("make a network namespace"))?;
+    let namespace = netns::pin(&path).map_err(NetError::step(format!("pin {}", path.display())))?;
+    let links = Socket::open(Family::Route).map_err(NetError::step("open a netlink socket"))?;
+    Ok((namespace, links))
+}
+
+/// Writes settings of the calling thread's namespace.
+fn set(settings: &[(&str, &str)]) -> io::Result<()> {
+    for (name, value) in settings {
+        let path = format!("/proc/sys/net/{name}");
+        fs::write(&path, value)
+            .map_err(|error| io::Error::new(error.kind(), format!("write {path}: {error}")))?;
+    }
+    Ok(())
+}
+
+/// New interfaces get no IPv6; `lo` of the guest keeps its `::1`, on which many programs listen.
+const NO_IPV6_ON_LINKS: (&str, &str) = ("ipv6/conf/default/disable_ipv6", "1");
+
+fn prepare_guest(ipv6: Ipv6) -> io::Result<()> {
+    set(&[
+        // Every port and `ping` without privileges: the machine has none over this namespace.
+        ("ipv4/ip_unprivileged_port_start", "0"),
+        ("ipv4/ping_group_range", "0 2147483647"),
+    ])?;
+    match ipv6 {
+        Ipv6::Present => set(&[NO_IPV6_ON_LINKS]),
+        Ipv6::Absent => Ok(()),
+    }
+}
+
+fn prepare_router(ipv6: Ipv6) -> io::Result<()> {
+    set(&[
+        ("ipv4/ip_forward", "1"),
+        // A source that would not be answered by the same interface is forged: dropped before any rule.
+        ("ipv4/conf/all/rp_filter", "1"),
+        ("ipv4/conf/all/accept_redirects", "0"),
+        ("ipv4/conf/all/send_redirects", "0"),
+    ])?;
+    match ipv6 {
+        Ipv6::Present => set(&[NO_IPV6_ON_LINKS, ("ipv6/conf/all/disable_ipv6", "1")]),
+        Ipv6::Absent => Ok(()),
+    }
+}
+
+/// Both veths, and everything on the router's side of them.
+fn link_router(
+    site: &Site,
+    host_link: &str,
+    outside: Ipv4Addr,
+    guest: &OwnedFd,
+    router: &mut Socket,
+) -> Result<(), Refused> {
+    let mtu = site.mtu.load(Ordering::Relaxed);
+    let here = |name, mac, index| End {
+        name,
+        mac,
+        index,
+        namespace: None,
+    };
+    let up = here(UP_LINK, UP_MAC, UP_INDEX);
+    // Off until the host has said that it is to have no IPv6.
+    let host = End {
+        name: host_link,
+        mac: HOST_MAC,
+        index: 0,
+        namespace: Some(site.host.as_fd()),
+    };
+    let gateway = here(GATEWAY_LINK, GATEWAY_MAC, GATEWAY_INDEX);
+    let machine = End {
+        namespace: Some(guest.as_fd()),
+        ..here(GUEST_LINK, GUEST_MAC, GUEST_INDEX)
+    };
+    let next_hop = site.subnet.next_hop();
+    router.transact(vec![
+        route::new_veth(up, host, mtu),
+        route::new_veth(gateway, machine, mtu),
+        route::new_address(GATEWAY_INDEX, GATEWAY, GUEST_PREFIX),
+        route::new_address(UP_INDEX, outside, 32),
+        route::default_route_onlink(UP_INDEX, next_hop),
+        route::neighbour(UP_INDEX, next_hop, HOST_MAC),
+        // The machine's hardware address is known: nothing that it says by ARP changes where its packets go.
+        route::neighbour(GATEWAY_INDEX, GUEST_IP, GUEST_MAC),
+    ])
+}
+
+fn link_guest(guest: &mut Socket) -> Result<(), Refused> {
+    guest.transact(vec![
+        route::link_up(LOOPBACK_INDEX),
+        route::link_up(GUEST_INDEX),
+        route::new_address(GUEST_INDEX, GUEST_IP, GUEST_PREFIX),
+        route::default_route(GUEST_INDEX, GATEWAY),
+    ])
+}
+
+fn link_host(host: &mut Socket, link: &str, outside: Ipv4Addr, ipv6: Ipv6) -> io::Result<()> {
+    let index = rustix::net::netdevice::name_to_index(&*host, link)?;
+    host.transact(vec![
+        route::link_forwards(index, ipv6),
+        route::link_up(index),
+        route::host_route(index, outside),
+        route::neighbour(index, outside, UP_MAC),
+    ])
+    .map_err(|refused| refused.source)
+}
+
+/// Binds port 53 of the gateway's address in the calling thread's namespace.
+fn bind_dns() -> io::Result<DnsSockets> {
+    let udp = UdpSocket::bind((GATEWAY, 53))?;
+    let tcp = TcpListener::bind((GATEWAY, 53))?;
+    udp.set_nonblocking(true)?;
+    tcp.set_nonblocking(true)?;
+    Ok(DnsSockets { udp, tcp })
+}
+
+/// Looks whether a slot that another process made is whole, and binds its name server again. Blocks, and
+/// leaves the thread in the router namespace.
+pub(crate) fn rejoin(site: &Site, id: SlotId) -> Result<DnsSockets, NetError> {
+    let missing = |missing: String| NetError::NotWhole { slot: id, missing };
+    let open = |role| {
+        let path = netns_path(&site.instance, id, role);
+        netns::open(&path)
+            .map_err(NetError::step(format!("open {}", path.display())))?
+            .ok_or_else(|| missing(path.display().to_string()))
+    };
+    let host = Socket::open(Family::Route).map_err(NetError::step("open a netlink socket"))?;
+    let link = link_name(&site.instance, id);
+    rustix::net::netdevice::name_to_index(&host, &link).map_err(|_| missing(link))?;
+    open(Role::Guest)?;
+    netns::enter(open(Role::Router)?).map_err(NetError::step(format!(
+        "enter the router namespace of slot {id}"
+    )))?;
+    bind_dns().map_err(NetError::step(format!("bind the name server of slot {id}")))
+}
+
+/// Takes away everything of a slot. Idempotent; goes on after a failure and returns the first. Blocks.
+pub(crate) fn remove(instance: &InstanceId, id: SlotId) -> Result<(), NetError> {
+    let mut host = Socket::open(Family::Route).map_err(NetError::step("open a netlink socket"))?;
+    remove_by(&mut host, instance, id)
+}
+
+fn remove_by(host: &mut Socket, instance: &InstanceId, id: SlotId) -> Result<(), NetError> {
+    let link = link_name(instance, id);
+    let unlinked =
+        match host.transact(vec![route::delete_link(&link)]) {
+            Err(refused) if refused.source.raw_os_error() != Some(libc::ENODEV) => Err(
+                NetError::step(format!("delete interface {link}"))(refused.source),
+            ),
+            _deleted_or_absent => Ok(()),
+        };
+    let unpinned = Role::ALL.map(|role| {
+        let path = netns_path(instance, id, role);
+        netns::unpin(&path).map_err(NetError::step(format!("unpin {}", path.display())))
+    });
+    unpinned.into_iter().fold(unlinked, Result::and)
+}
