@@ -207,7 +207,8 @@ impl ContinuationToken {
 /// A line of the live list (`GET /v1/sprites` with `Accept: application/x-ndjson`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SpriteEvent {
-    /// `heartbeat` if nothing changed, `deleted` if the sprite is gone; absent: this is how it is now.
+    /// `heartbeat` if nothing changed, `deleted` if the sprite is gone, `reset` before the list is told again;
+    /// absent: this is how the sprite is now.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     pub kind: Option<SpriteEventKind>,
     /// Name of the sprite; absent in a heartbeat.
@@ -246,6 +247,8 @@ pub enum SpriteEventKind {
     Heartbeat,
     /// The sprite is gone.
     Deleted,
+    /// Events were missed: forget what was told before, the whole list follows.
+    Reset,
 }
 
 /// `POST /v1/sprites/{name}/restart`.

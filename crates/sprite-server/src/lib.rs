@@ -1,1 +1,38 @@
-//! To come.
+//! The public API over a [`Host`](sprite_host::Host): REST, WebSockets, and who may use them.
+//!
+//! # The way of a request
+//! [`serve`] accepts connections and bounds them; [`router`] finds the handler. Every request but those for
+//! `/healthz` and `/openapi.json` shows a token, which stands for an organisation; a sprite of another
+//! organisation does not exist for it. A handler asks the host, and answers JSON.
+//!
+//! # Exec
+//! Nothing is answered before the machine has answered: a command that cannot start is an HTTP status, not a
+//! stream that breaks. From then on a hold keeps the sprite awake, one stream of the link carries the session,
+//! and bytes flow at the pace of the slower side: no frame is taken from the machine before the one before it
+//! was handed to the client's socket, none from the client before the machine took the last.
+//! A client that goes away detaches; a machine that goes away is an error on the wire, never an exit.
+//!
+//! Source: behaviour reference §1, §8, §9, §11.
+#![warn(missing_docs)]
+
+mod answer;
+mod auth;
+mod body;
+mod config;
+mod connection;
+mod control;
+mod exec;
+mod named;
+mod openapi;
+mod organization;
+mod problem;
+mod routes;
+mod serve;
+mod sprites;
+mod unsupported;
+mod ws;
+
+pub use config::{ServerConfig, SpriteUrls, UrlScheme};
+pub use openapi::document;
+pub use routes::router;
+pub use serve::{ServeLimits, serve, serve_with};

@@ -1,0 +1,58 @@
+//! `GET /v1/sprites/{name}/exec/{session}`: a WebSocket that attaches to a session.
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use sprite_api::{ErrorBody, ErrorKind};
+use tracing::Instrument;
+
+use super::open::Session;
+use super::params::{self, Wanted};
+use super::socket;
+use crate::connection::{self, Connection};
+use crate::named::{Named, SessionText};
+use crate::problem::{Answer, Problem};
+use crate::routes::App;
+use crate::ws::Upgrade;
+
+/// Attach to a session
+///
+/// The first message is `session_info`; then comes what the session has said so far, as far as it is kept, or
+/// from the offsets asked for. A session that ended within the last ten minutes is replayed to its true exit.
+#[utoipa::path(
+    get, path = "/v1/sprites/{name}/exec/{session}", tag = "exec", operation_id = "attach",
+    params(
+        ("name" = String, Path, description = "Name of the sprite"),
+        ("session" = String, Path, description = "Id of the session"),
+        ("stdout_offset" = Option<u64>, Query, description = "First byte of stdout (or of the terminal) that is wanted"),
+        ("stderr_offset" = Option<u64>, Query, description = "First byte of stderr that is wanted"),
+    ),
+    responses(
+        (status = 101, description = "Attached"),
+        (status = 404, description = "There is no such sprite or session", body = ErrorBody),
+        (status = 426, description = "The request is no WebSocket upgrade", body = ErrorBody),
+    )
+)]
+pub(crate) async fn attach(
+    State(app): State<App>,
+    named: Named,
+    SessionText(id): SessionText,
+    connection: Connection,
+    request: Request,
+) -> Answer<Response> {
+    let (mut parts, _) = request.into_parts();
+    let sprite = named.sprite;
+    let Some(upgrade) = Upgrade::of(&mut parts)? else {
+        return Err(Problem::new(
+            ErrorKind::UpgradeRequired,
+            "attaching needs a WebSocket upgrade",
+        ));
+    };
+    let spec = params::attach(&id, &connection::query(&parts)?)?;
+    let span = tracing::info_span!("attach", org = %sprite.org_slug, sprite = %sprite.id, session = %spec.session);
+    async {
+        let session = Session::open(&app, &sprite, Wanted::Attach(id, spec)).await?;
+        Ok(socket::answer(upgrade, session, connection))
+    }
+    .instrument(span)
+    .await
+}

@@ -1,0 +1,89 @@
+//! The description of this API, made from the code.
+
+use std::sync::LazyLock;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+use bytes::Bytes;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "sprited",
+        description = "Sprites: persistent, isolated Linux computers. Errors are JSON with `error` and `message`.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+    ),
+    paths(
+        crate::routes::health,
+        crate::organization::show,
+        crate::organization::create_token,
+        crate::sprites::list::list,
+        crate::sprites::create::create,
+        crate::sprites::show::show,
+        crate::sprites::change::update,
+        crate::sprites::change::delete,
+        crate::sprites::upkeep::check,
+        crate::sprites::upkeep::restart,
+        crate::sprites::upkeep::upgrade,
+        crate::exec::start::start,
+        crate::exec::post::post,
+        crate::exec::attach::attach,
+        crate::exec::kill::kill,
+        crate::control::control,
+    ),
+    security(("token" = [])),
+    modifiers(&Token),
+)]
+struct Api;
+
+struct Token;
+
+impl Modify for Token {
+    fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
+        let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
+        api.components
+            .get_or_insert_default()
+            .add_security_scheme("token", scheme);
+    }
+}
+
+/// The OpenAPI document of this API, as it is kept in `openapi/sprited.json`.
+///
+/// # Panics
+/// Never: the document is built from constants.
+#[must_use]
+pub fn document() -> String {
+    let mut text = Api::openapi()
+        .to_pretty_json()
+        .expect("the document has string keys");
+    text.push('\n');
+    text
+}
+
+/// `GET /openapi.json`; needs no token.
+pub(crate) async fn show() -> Response {
+    static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| document().into());
+    let mut response = Response::new(Body::from(DOCUMENT.clone()));
+    let kind = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::document;
+
+    /// `cargo run -p sprite-server --example openapi` rewrites the file.
+    #[test]
+    fn the_kept_document_is_not_stale() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../openapi/sprited.json");
+        let kept = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            kept == document(),
+            "openapi/sprited.json is stale: run `cargo run -p sprite-server --example openapi`"
+        );
+    }
+}

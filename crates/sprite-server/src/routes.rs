@@ -1,0 +1,130 @@
+//! Which request goes where.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use sprite_api::{ErrorBody, ErrorKind, VERSION_HEADER};
+use sprite_host::Host;
+use sprite_types::RUNTIME_VERSION;
+
+use crate::config::ServerConfig;
+use crate::exec::{attach, kill, post as exec_post, start};
+use crate::problem::Problem;
+use crate::sprites::{change, create, list, show, upkeep};
+use crate::{answer, auth, control, openapi, organization, unsupported};
+
+/// What every handler has.
+#[derive(Clone)]
+pub(crate) struct App {
+    pub(crate) host: Host,
+    pub(crate) config: Arc<ServerConfig>,
+}
+
+/// The API over a host. Give it to [`serve`](crate::serve).
+pub fn router(host: Host, config: ServerConfig) -> Router {
+    let app = App {
+        host: host.clone(),
+        config: Arc::new(config),
+    };
+    let sprite = "/v1/sprites/{name}";
+    let mut router = Router::new()
+        .route("/healthz", get(health))
+        .route("/openapi.json", get(openapi::show))
+        .route("/v1/organization", get(organization::show))
+        .route(
+            "/v1/organizations/{slug}/tokens",
+            post(organization::create_token),
+        )
+        .route("/v1/sprites", get(list::list).post(create::create))
+        .route(
+            sprite,
+            get(show::show).put(change::update).delete(change::delete),
+        )
+        .route(&format!("{sprite}/check"), get(upkeep::check))
+        .route(&format!("{sprite}/restart"), post(upkeep::restart))
+        .route(&format!("{sprite}/upgrade"), post(upkeep::upgrade))
+        .route(
+            &format!("{sprite}/exec"),
+            get(start::start).head(start::head).post(exec_post::post),
+        )
+        .route(&format!("{sprite}/exec/{{session}}"), get(attach::attach))
+        .route(&format!("{sprite}/exec/{{session}}/kill"), post(kill::kill))
+        .route(&format!("{sprite}/control"), get(control::control));
+    for (path, _) in unsupported::PATHS {
+        router = router.route(&format!("{sprite}{path}"), any(unsupported::refuse));
+    }
+    router
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .with_state(app)
+        .layer(middleware::from_fn_with_state(host, auth::check))
+        .layer(middleware::from_fn(with_version))
+}
+
+/// Is the server there
+///
+/// Needs no token.
+#[utoipa::path(
+    get, path = "/healthz", tag = "server", operation_id = "health",
+    security(()),
+    responses((status = 200, description = "It is", content_type = "text/plain", body = String))
+)]
+async fn health() -> Response {
+    let mut response = Response::new("ok\n".into());
+    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+async fn no_route(State(_): State<App>, request: Request) -> Problem {
+    let path: String = request.uri().path().chars().take(200).collect();
+    Problem::new(
+        ErrorKind::NotFound,
+        format!("no such route: {} {path}", request.method()),
+    )
+}
+
+async fn no_method(request: Request) -> Problem {
+    let message = format!("{} is not allowed here", request.method());
+    Problem::new(ErrorKind::MethodNotAllowed, message)
+}
+
+/// Every answer tells the version. Source: behaviour reference §1.1.
+async fn with_version(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    response.headers_mut().insert(
+        HeaderName::from_static(VERSION_HEADER),
+        HeaderValue::from_static(RUNTIME_VERSION),
+    );
+    plain_errors_as_json(response)
+}
+
+/// The router's own refusals are plain text; ours are JSON, all of them.
+fn plain_errors_as_json(response: Response) -> Response {
+    let status = response.status();
+    let json = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    if json || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let message = status.canonical_reason().unwrap_or("request failed");
+    let code = if status.is_client_error() {
+        ErrorKind::Invalid
+    } else {
+        ErrorKind::Internal
+    };
+    let mut replaced = answer::json(status, &ErrorBody::new(code, message)).into_response();
+    for (name, value) in response.headers() {
+        if ![header::CONTENT_TYPE, header::CONTENT_LENGTH].contains(name) {
+            replaced.headers_mut().append(name, value.clone());
+        }
+    }
+    replaced
+}

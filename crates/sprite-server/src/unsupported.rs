@@ -1,0 +1,44 @@
+//! Operations that clients know and this server does not do: said so, never pretended.
+
+use axum::extract::Request;
+use axum::response::Response;
+
+use crate::named::Named;
+use crate::problem::{Answer, Problem};
+
+/// Paths below a sprite that clients know, and what they are called. Source: behaviour reference §1.6 to §1.11.
+pub(crate) const PATHS: [(&str, &str); 13] = [
+    ("/proxy", "proxy"),
+    ("/ports/watch", "ports.watch"),
+    ("/checkpoint", "checkpoint.create"),
+    ("/checkpoints", "checkpoint.list"),
+    ("/checkpoints/{id}", "checkpoint"),
+    ("/checkpoints/{id}/restore", "checkpoint.restore"),
+    ("/services", "services"),
+    ("/services/{service}", "services"),
+    ("/services/{service}/{action}", "services"),
+    ("/fs/{operation}", "fs"),
+    ("/policy/network", "policy.network"),
+    ("/policy/privileges", "policy.privileges"),
+    ("/policy/resources", "policy.resources"),
+];
+
+/// Answers 501 for a sprite that exists.
+pub(crate) async fn refuse(named: Named, request: Request) -> Answer<Response> {
+    let path = request.uri().path();
+    // `/v1/sprites/{name}` lies before it.
+    let below = path.splitn(5, '/').nth(4).unwrap_or_default();
+    let mut parts = below.split('/');
+    let operation = match (parts.next(), parts.next()) {
+        (Some("fs"), Some(call)) => format!("fs.{}", call.chars().take(20).collect::<String>()),
+        (Some(first), _) => PATHS
+            .iter()
+            .find(|(known, _)| *known == format!("/{below}"))
+            .map_or_else(
+                || first.to_owned(),
+                |(_, operation)| (*operation).to_owned(),
+            ),
+        (None, _) => String::new(),
+    };
+    Err(Problem::unsupported(&operation, named.sprite.driver))
+}
