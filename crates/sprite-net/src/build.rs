@@ -110,6 +110,8 @@ fn assemble(site: &Site, id: SlotId, host: &mut Socket) -> Result<DnsSockets, Ne
     let sockets = bind_dns().map_err(step("bind the name server"))?;
     link_guest(&mut guest_links).map_err(|refused| step("set up the guest")(refused.source))?;
     link_host(host, &link, outside, site.ipv6).map_err(step("connect the host"))?;
+    route::await_running(&mut router_links, &[GATEWAY_INDEX, UP_INDEX])
+        .map_err(step("wait for the links"))?;
     Ok(sockets)
 }
 
@@ -118,7 +120,8 @@ fn new_namespace(site: &Site, id: SlotId, role: Role) -> Result<(OwnedFd, Socket
     let path = netns_path(&site.instance, id, role);
     netns::create().map_err(NetError::step("make a network namespace"))?;
     let namespace = netns::pin(&path).map_err(NetError::step(format!("pin {}", path.display())))?;
-    let links = Socket::open(Family::Route).map_err(NetError::step("open a netlink socket"))?;
+    let links = Socket::open_in_groups(Family::Route, route::LINK_GROUP)
+        .map_err(NetError::step("open a netlink socket"))?;
     Ok((namespace, links))
 }
 

@@ -119,7 +119,8 @@ fn connect_outside(site: &Site, outside: Ipv4Addr, host: &mut Socket) -> io::Res
         namespace: Some(site.host.as_fd()),
     };
     let next_hop = site.subnet.next_hop();
-    Socket::open(Family::Route)?
+    let mut socket = Socket::open_in_groups(Family::Route, route::LINK_GROUP)?;
+    socket
         .transact(vec![
             route::new_veth(here, there, site.mtu.load(Ordering::Relaxed)),
             route::new_address(OUTSIDE_INDEX, outside, 32),
@@ -134,7 +135,8 @@ fn connect_outside(site: &Site, outside: Ipv4Addr, host: &mut Socket) -> io::Res
         route::host_route(index, outside),
         route::neighbour(index, outside, UP_MAC),
     ])
-    .map_err(|refused| refused.source)
+    .map_err(|refused| refused.source)?;
+    route::await_running(&mut socket, &[OUTSIDE_INDEX])
 }
 
 /// Asks from a machine's place; whether an answer came.

@@ -220,6 +220,31 @@ pub(crate) fn neighbour(index: Index, ip: Ipv4Addr, mac: Mac) -> Message {
         .attr(libc::NDA_LLADDR, &mac)
 }
 
+/// `RTMGRP_LINK` of `linux/rtnetlink.h`.
+pub(crate) const LINK_GROUP: u32 = 1;
+/// `IFLA_OPERSTATE` and its value `IF_OPER_UP` of `linux/if.h`.
+const OPERSTATE: u16 = 16;
+const OPERSTATE_UP: &[u8] = &[6];
+
+/// Waits until interfaces do send what is sent by them; `socket` is in [`LINK_GROUP`].
+///
+/// The end of a veth that was switched on first learns of its carrier from a work queue of the kernel, and
+/// until then throws away what is sent: a machine's first packet would be lost, and asked for again a second
+/// later. Kernels since 6.8 catch up when they are asked for the interface; older ones tell when they did.
+/// Source: `dev_activate` in `net/sched/sch_generic.c`, `linkwatch_sync_dev` in `net/core/link_watch.c`.
+pub(crate) fn await_running(socket: &mut Socket, interfaces: &[Index]) -> io::Result<()> {
+    for index in interfaces {
+        let request = || Message::new(libc::RTM_GETLINK, 0, &link_header(*index, 0, 0));
+        let running = |reply: Reply<'_>| {
+            Some(attribute(reply.payload.get(16..)?, OPERSTATE)? == OPERSTATE_UP)
+        };
+        while !socket.ask(request(), running)? {
+            socket.await_change()?;
+        }
+    }
+    Ok(())
+}
+
 /// An interface as the kernel tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Link {

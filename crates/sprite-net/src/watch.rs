@@ -18,10 +18,11 @@ use crate::error::NetError;
 use crate::netlink::{Family, Socket};
 use crate::netns::in_thread;
 use crate::nft::{TableEvent, TableFamily, host_table_name, table_event, tables};
+use crate::route::LINK_GROUP;
 use crate::site;
 
-/// `RTMGRP_LINK | RTMGRP_IPV4_ROUTE` of `linux/rtnetlink.h`.
-const ROUTE_GROUPS: u32 = 0x1 | 0x40;
+/// With `RTMGRP_IPV4_ROUTE` of `linux/rtnetlink.h`.
+const ROUTE_GROUPS: u32 = LINK_GROUP | 0x40;
 /// The bit of `NFNLGRP_NFTABLES`.
 const NFTABLES_GROUP: u32 = 1 << (libc::NFNLGRP_NFTABLES - 1);
 

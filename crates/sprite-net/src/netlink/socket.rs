@@ -64,7 +64,12 @@ pub(crate) struct Socket {
 impl Socket {
     /// Opens a socket in the network namespace where the calling thread stands.
     pub(crate) fn open(family: Family) -> io::Result<Self> {
-        let socket = Self::listening(family, 0, SocketFlags::CLOEXEC)?;
+        Self::open_in_groups(family, 0)
+    }
+
+    /// Like [`Socket::open`]; also told of changes, for [`Socket::await_change`].
+    pub(crate) fn open_in_groups(family: Family, groups: u32) -> io::Result<Self> {
+        let socket = Self::listening(family, groups, SocketFlags::CLOEXEC)?;
         set_socket_timeout(&socket.fd, Timeout::Recv, Some(PATIENCE))?;
         Ok(socket)
     }
@@ -148,6 +153,40 @@ impl Socket {
         let index = usize::try_from(reply.sequence.wrapping_sub(first))
             .expect("a sequence number fits into usize on 64-bit hosts");
         failure(&reply).map_or(Ok(()), |source| Err(Refused { index, source }))
+    }
+
+    /// Asks for one entry.
+    pub(crate) fn ask<T>(
+        &mut self,
+        request: Message,
+        parse: impl Fn(Reply<'_>) -> Option<T>,
+    ) -> io::Result<T> {
+        let sequence = self.next_sequence();
+        send(
+            &self.fd,
+            &request.finish(sequence, REQUEST),
+            SendFlags::empty(),
+        )?;
+        let mut buffer = vec![0; DATAGRAM];
+        loop {
+            let (_, length) = recv(&self.fd, &mut buffer[..], RecvFlags::TRUNC)?;
+            let mut found = replies(&buffer[..length.min(DATAGRAM)]);
+            if let Some(reply) = found.find(|reply| reply.sequence == sequence) {
+                let refused = if reply.kind == ERROR {
+                    failure(&reply)
+                } else {
+                    None
+                };
+                let cut = || io::Error::new(io::ErrorKind::InvalidData, "netlink entry cut short");
+                return refused.map_or_else(|| parse(reply).ok_or_else(cut), Err);
+            }
+        }
+    }
+
+    /// Waits until anything changes in the groups of [`Socket::open_in_groups`].
+    pub(crate) fn await_change(&mut self) -> io::Result<()> {
+        recv(&self.fd, &mut vec![0; DATAGRAM][..], RecvFlags::TRUNC)?;
+        Ok(())
     }
 
     /// Asks for a whole table and hands each entry to `each`.
