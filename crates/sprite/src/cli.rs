@@ -1,0 +1,94 @@
+//! The command line as a whole; each command's own arguments are in its file.
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{
+    api, attach, auth, check, completion, console, create, destroy, exec, info, list, login,
+    logout, org, restart, sessions, use_sprite,
+};
+use crate::context::Global;
+
+const AFTER: &str = "\
+Examples:
+  sprited token create --org personal | sprite auth setup --url http://127.0.0.1:7774 --token -
+  sprite create my-sprite
+  sprite use my-sprite
+  sprite exec -- uname -a
+  sprite console
+
+Exit codes:
+  0        it worked
+  1        it did not; standard error says why
+  2        the command line makes no sense
+  126,127  the command in the sprite cannot be run, or is not there
+  128+n    signal n ended the command in the sprite
+
+Environment:
+  SPRITE_URL, SPRITES_API_URL  server to talk to
+  SPRITE_TOKEN                 token to use instead of a stored one
+  SPRITE_ORG                   organisation to act for
+  NO_COLOR                     no colours";
+
+/// Work with sprites: small computers that never lose their state
+#[derive(Debug, Parser)]
+#[command(
+    name = "sprite",
+    version,
+    about,
+    after_help = AFTER,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Set up tokens without asking
+    Auth(auth::Args),
+    /// Log in to a server, asking for a token
+    Login(login::Args),
+    /// Forget the tokens of a server
+    Logout(logout::Args),
+    /// List, add and remove logins, one for each organisation
+    #[command(visible_aliases = ["orgs", "organizations", "o"])]
+    Org(org::Args),
+    /// Make a sprite and open a console in it
+    Create(create::Args),
+    /// Choose the sprite that this directory works with
+    Use(use_sprite::Args),
+    /// List sprites
+    #[command(visible_alias = "ls")]
+    List(list::Args),
+    /// Show what is known about a sprite
+    Info(info::Args),
+    /// Destroy a sprite and everything on its disk
+    Destroy(destroy::Args),
+    /// Run a command in a sprite
+    #[command(visible_alias = "x")]
+    Exec(exec::Args),
+    /// Open a shell in a sprite
+    #[command(visible_alias = "c")]
+    Console(console::Args),
+    /// List, join and end sessions
+    #[command(visible_alias = "s")]
+    Sessions(sessions::Args),
+    /// Join a session that runs
+    Attach(attach::Args),
+    /// End everything that runs in a sprite and start it anew
+    Restart(restart::Args),
+    /// Look whether a sprite is well
+    Check(check::Args),
+    /// Call the API directly
+    Api(api::Args),
+    /// Print the completions of a shell
+    Completion(completion::Args),
+    /// Print the reference of all commands as Markdown
+    #[command(hide = true)]
+    GenerateDocs,
+}

@@ -1,0 +1,70 @@
+//! `sprite console`: a shell in a sprite.
+
+use std::env;
+use std::io::{self, IsTerminal};
+use std::path::Path;
+
+use sprite_client::{Command, Sprite};
+
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::show;
+use crate::stream::{relay_tty, size_or_default};
+
+use super::exec;
+
+/// Open a shell in a sprite
+///
+/// It is the login shell that you use here, if the sprite has it, else bash. Ctrl-\ lets go of it: it runs on and
+/// can be joined again with `sprite attach`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  sprite console
+  sprite console -s my-sprite
+  sprite sessions list && sprite attach ID")]
+pub(crate) struct Args {
+    /// Name of the sprite [default: the one of this directory]
+    name: Option<String>,
+}
+
+pub(crate) async fn run(args: &Args, context: &Context) -> Result<u8, Failure> {
+    if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
+        return Err(Failure::usage("a console needs a terminal")
+            .hint("without one, run a command: sprite exec -- sh -c '…'"));
+    }
+    let sprite = context.sprite(args.name.as_deref())?;
+    open(context, &sprite).await
+}
+
+/// Opens a console in a sprite. There is a terminal.
+pub(super) async fn open(context: &Context, sprite: &Sprite) -> Result<u8, Failure> {
+    let size = size_or_default();
+    let command = shell(sprite)
+        .tty(size.rows, size.cols)
+        .envs(exec::terminal_env());
+    show::note("Ctrl-\\ lets go of the console; it runs on.");
+    let opened = command.spawn().await;
+    let mut child = opened.map_err(|error| context.exec_failure(&error, sprite))?;
+    let ended = relay_tty(&mut child, Some(size)).await;
+    exec::conclude(context, sprite, child, ended).await
+}
+
+/// The shell to open. Source: behaviour reference §3.
+fn shell(sprite: &Sprite) -> Command {
+    let here = env::var("SHELL").unwrap_or_default();
+    let name = Path::new(&here)
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
+    match name {
+        // A sprite need not have the shell of whoever works with it.
+        "zsh" | "fish" | "tcsh" | "ksh" => sprite.command("sh").args([
+            "-c",
+            "command -v \"$1\" >/dev/null && exec \"$1\" -l; exec bash -l",
+            "sh",
+            name,
+        ]),
+        _ => sprite.command("bash").arg("-l"),
+    }
+}

@@ -1,0 +1,173 @@
+//! A command with a terminal, on ours: keys go out, the screen comes in, the size follows.
+
+use std::io::{self, IsTerminal};
+use std::pin::pin;
+
+use bytes::Bytes;
+use sprite_client::{Child, ChildOutput, ChildStdin, Controls, TtySize};
+use tokio::io::AsyncWriteExt;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::inlet::Inlet;
+use super::outlet::{Outlet, OutletError};
+use super::screen::Screen;
+use super::terminal::{self, Changed};
+use super::{Ended, RelayError};
+
+/// Ctrl-\ as a terminal sends it.
+const DETACH: u8 = 0x1c;
+/// Ctrl-\ as a terminal with the kitty keyboard protocol sends it.
+const DETACH_KITTY: &[u8] = b"\x1b[92;5u";
+
+/// Relays until the command has ended or the user lets go of it with Ctrl-\.
+///
+/// Our terminal is in raw mode meanwhile and afterwards as it was, however this ends. Without a terminal on
+/// standard input, input is passed on as it is and there is no key to let go. `told` is the size that the command
+/// knows already.
+pub(crate) async fn relay_tty(
+    child: &mut Child,
+    told: Option<TtySize>,
+) -> Result<Ended, RelayError> {
+    let controls = child.controls();
+    let has_keys = io::stdin().is_terminal();
+    let _raw = match has_keys {
+        true => Some(Changed::raw().map_err(RelayError::Terminal)?),
+        false => None,
+    };
+    let mut screen = Screen::new();
+    let ended = {
+        let mut output = pin!(show(child.stdout.take(), &mut screen));
+        let mut input = pin!(type_in(Inlet::open(), child.stdin.take(), has_keys));
+        let mut size = pin!(follow_size(&controls, told));
+        let mut leave = pin!(asked_to_leave());
+        let mut typed_all = false;
+        loop {
+            tokio::select! {
+                shown = &mut output => break match shown {
+                    Ok(()) => child.wait().await.map(Ended::Exit).map_err(RelayError::from),
+                    Err(OutletError::Closed) => Ok(Ended::OutputClosed),
+                    Err(OutletError::Failed { stream, source }) => {
+                        Err(RelayError::Output { stream, source })
+                    }
+                },
+                typed = &mut input, if !typed_all => match typed {
+                    Ok(Typed::Detach) => break Ok(Ended::Detached),
+                    Ok(Typed::All) => typed_all = true,
+                    Err(source) => break Err(RelayError::Input(source)),
+                },
+                failed = &mut size => break Err(failed),
+                left = &mut leave => break left,
+            }
+        }
+    };
+    let rest = screen.rest();
+    if io::stdout().is_terminal() && !rest.is_empty() {
+        let mut outlet = Outlet::stdout();
+        // A terminal that is gone needs no rest.
+        let _ = outlet.send(Bytes::from(rest)).await;
+        let _ = outlet.finish().await;
+    }
+    ended
+}
+
+/// Shows output to its end. One that breaks off ends here too: the outcome tells why.
+async fn show(output: Option<ChildOutput>, screen: &mut Screen) -> Result<(), OutletError> {
+    let mut outlet = Outlet::stdout();
+    if let Some(mut output) = output {
+        while let Ok(Some(chunk)) = output.chunk().await {
+            screen.watch(&chunk);
+            outlet.send(chunk).await?;
+        }
+    }
+    outlet.finish().await
+}
+
+enum Typed {
+    /// The input is at its end.
+    All,
+    /// The key to let go was typed.
+    Detach,
+}
+
+async fn type_in(mut input: Inlet, stdin: Option<ChildStdin>, has_keys: bool) -> io::Result<Typed> {
+    let Some(mut stdin) = stdin else {
+        return Ok(Typed::All);
+    };
+    while let Some(chunk) = input.next().await {
+        let chunk = chunk?;
+        let detach = if has_keys { detach_at(&chunk) } else { None };
+        // What was typed before the key still counts.
+        let typed = &chunk[..detach.unwrap_or(chunk.len())];
+        if !typed.is_empty() && stdin.write_all(typed).await.is_err() {
+            return Ok(Typed::All);
+        }
+        if detach.is_some() {
+            return Ok(Typed::Detach);
+        }
+    }
+    // A terminal that hung up has gone away, which is no Ctrl-D; a pipe that ended has said all.
+    if has_keys {
+        return Ok(Typed::Detach);
+    }
+    let _ = stdin.shutdown().await;
+    Ok(Typed::All)
+}
+
+fn detach_at(chunk: &[u8]) -> Option<usize> {
+    let key = chunk.iter().position(|byte| *byte == DETACH);
+    let sequence = chunk
+        .windows(DETACH_KITTY.len())
+        .position(|window| window == DETACH_KITTY);
+    match (key, sequence) {
+        (Some(key), Some(sequence)) => Some(key.min(sequence)),
+        (key, sequence) => key.or(sequence),
+    }
+}
+
+/// Tells the command every new size of our terminal. Returns only when that is not possible.
+async fn follow_size(controls: &Controls, mut told: Option<TtySize>) -> RelayError {
+    let mut changes = match signal(SignalKind::window_change()) {
+        Ok(changes) => changes,
+        Err(source) => return RelayError::Signals(source),
+    };
+    loop {
+        let size = terminal::size();
+        if let Some(size) = size
+            && told != Some(size)
+        {
+            // A command that has ended needs no size.
+            let _ = controls.resize(size).await;
+            told = Some(size);
+        }
+        changes.recv().await;
+    }
+}
+
+/// Returns when this process is told to end: the session goes on without it.
+async fn asked_to_leave() -> Result<Ended, RelayError> {
+    let listen = |kind| signal(kind).map_err(RelayError::Signals);
+    let mut terminations = listen(SignalKind::terminate())?;
+    let mut hangups = listen(SignalKind::hangup())?;
+    let mut interrupts = listen(SignalKind::interrupt())?;
+    let mut quits = listen(SignalKind::quit())?;
+    tokio::select! {
+        _ = terminations.recv() => {}
+        _ = hangups.recv() => {}
+        _ = interrupts.recv() => {}
+        _ = quits.recv() => {}
+    }
+    Ok(Ended::Detached)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_to_let_go_is_found_in_both_its_forms() {
+        assert_eq!(detach_at(b"ls\r"), None);
+        assert_eq!(detach_at(b"ls\x1c"), Some(2));
+        assert_eq!(detach_at(b"x\x1b[92;5u"), Some(1));
+        assert_eq!(detach_at(b"\x1b[92;5u\x1c"), Some(0));
+    }
+}

@@ -1,0 +1,320 @@
+//! Commands that are one call or a few.
+
+mod harness;
+
+use std::fs;
+use std::process::Stdio;
+
+use harness::{Conn, Fake, Home, Seen};
+use serde_json::{Value, json};
+
+async fn server() -> Fake {
+    Fake::start(|seen: Seen, mut conn: Conn| async move {
+        match (seen.method.as_str(), seen.path()) {
+            ("GET", "/v1/sprites") if seen.header("accept") == Some("application/x-ndjson") => {
+                conn.chunked().await;
+                conn.chunk(b"{\"name\":\"a\",\"status\":\"warm\",\"timestamp\":\"T\"}\n").await;
+                conn.chunk(b"{\"type\":\"heartbeat\"}\n").await;
+                None
+            }
+            ("GET", "/v1/sprites") => {
+                let list = json!({"sprites": [
+                    {"name": "a", "status": "running", "labels": ["x", "y"], "url": "http://a-orgidx.localhost:7774"},
+                    {"name": "b\u{1b}[2J", "status": "cold"},
+                ], "has_more": false});
+                conn.reply(200, &list.to_string()).await
+            }
+            ("POST", "/v1/sprites") if seen.json()["name"] == "taken" => {
+                conn.reply(409, r#"{"error":"name_taken","message":"a sprite named taken exists"}"#).await
+            }
+            ("POST", "/v1/sprites") => {
+                let name = seen.json()["name"].clone();
+                conn.reply(201, &json!({"name": name, "status": "cold"}).to_string()).await
+            }
+            ("GET", "/v1/sprites/a") => conn.reply(200, r#"{"name":"a","status":"cold","version":"v"}"#).await,
+            ("DELETE", "/v1/sprites/a") => conn.reply(204, "").await,
+            ("POST", "/v1/sprites/a/restart") => conn.reply(200, r#"{"message":"ok"}"#).await,
+            ("GET", "/v1/sprites/a/check") => conn.reply(200, r#"{"status":"healthy"}"#).await,
+            ("GET", "/v1/sprites/ill/check") => {
+                conn.reply(200, r#"{"status":"unhealthy","reason":"no agent"}"#).await
+            }
+            ("GET", "/v1/sprites/a/exec") => {
+                conn.reply(200, r#"{"count":1,"sessions":[{"id":"20","command":"/bin/bash -l","tty":true}]}"#).await
+            }
+            ("POST", "/v1/sprites/a/exec/20/kill") => {
+                conn.chunked().await;
+                conn.chunk(b"{\"type\":\"complete\",\"exit_code\":143}\n").await;
+                conn.raw(b"0\r\n\r\n").await;
+                Some(conn)
+            }
+            _ => conn.reply(404, r#"{"error":"not_found","message":"there is no such sprite"}"#).await,
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn lists_are_tables_for_people_and_json_for_programs() {
+    let fake = server().await;
+    let home = Home::of(&fake);
+    let table = home.run(&["ls"]).await;
+    assert_eq!(table.code, 0);
+    let lines: Vec<&str> = table.stdout.lines().collect();
+    assert_eq!(lines[0], "NAME   STATUS   AGE  LABELS  URL");
+    assert_eq!(
+        lines[1],
+        "a      running  -    x,y     http://a-orgidx.localhost:7774"
+    );
+    assert!(
+        !table.stdout.contains('\u{1b}'),
+        "neither colours nor what a name brings along"
+    );
+    let listed = home.run(&["list", "--json", "--prefix", "p"]).await;
+    let all: Value = serde_json::from_str(&listed.stdout).expect("JSON");
+    assert_eq!(
+        (&all[0]["name"], &all[1]["status"]),
+        (&"a".into(), &"cold".into())
+    );
+    assert_eq!(fake.seen()[1].query("prefix"), ["p"]);
+}
+
+#[tokio::test]
+async fn a_watch_shows_changes_and_fails_when_it_is_cut_off() {
+    let fake = server().await;
+    let home = Home::of(&fake);
+    let people = home.run(&["list", "-w"]).await;
+    assert_eq!(
+        (people.code, people.stdout.as_str()),
+        (1, "T  a  warm\n"),
+        "{people:?}"
+    );
+    let programs = home.run(&["list", "-w", "--json"]).await;
+    let change: Value = serde_json::from_str(programs.stdout.trim()).expect("one line of JSON");
+    assert_eq!(change["status"], "warm");
+}
+
+#[tokio::test]
+async fn creating_without_a_terminal_opens_no_console() {
+    let fake = server().await;
+    let home = Home::of(&fake);
+    let made = home
+        .run(&[
+            "create", "mine", "--label", "x", "--label", "y", "--cpus", "2",
+        ])
+        .await;
+    assert_eq!((made.code, made.stdout.as_str()), (0, "mine\n"), "{made:?}");
+    let seen = fake.seen();
+    assert_eq!(seen.len(), 1, "only the create was asked for");
+    assert_eq!(
+        seen[0].json(),
+        json!({"name": "mine", "labels": ["x", "y"], "config": {"cpus": 2}})
+    );
+
+    let taken = home.run(&["create", "taken"]).await;
+    assert_eq!((taken.code, taken.stdout.as_str()), (1, ""));
+    assert!(
+        taken.stderr.contains("a sprite named taken exists") && taken.stderr.contains("\nhint: "),
+        "{taken:?}"
+    );
+
+    let random = home.run(&["create", "--skip-console", "--json"]).await;
+    let sprite: Value = serde_json::from_str(&random.stdout).expect("JSON");
+    assert!(sprite["name"].as_str().expect("a name").len() > 5);
+}
+
+#[tokio::test]
+async fn a_console_without_a_terminal_is_refused() {
+    let fake = server().await;
+    let home = Home::of(&fake);
+    let ran = home.run(&["console", "-s", "a"]).await;
+    assert_eq!(ran.code, 2, "{ran:?}");
+    assert!(ran.stderr.contains("a console needs a terminal"), "{ran:?}");
+    assert!(fake.seen().is_empty());
+}
+
+#[tokio::test]
+async fn destroying_is_never_done_unasked() {
+    let fake = server().await;
+    let home = Home::of(&fake);
+    let unasked = home.run_with(&["destroy", "a"], b"y\n").await;
+    assert_eq!(unasked.code, 2, "{unasked:?}");
+    assert!(fake.seen().is_empty());
+    let forced = home.run(&["destroy", "a", "--force", "--json"]).await;
+    assert_eq!(forced.code, 0, "{forced:?}");
+    assert_eq!(fake.seen()[0].method, "DELETE");
+    let gone = home.run(&["destroy", "b", "--force"]).await;
+    assert_eq!(gone.code, 1);
+    assert!(gone.stderr.contains("there is no such sprite"), "{gone:?}");
+    let two = home.run(&["destroy", "a", "-s", "b", "--force"]).await;
+    assert_eq!(two.code, 2, "{two:?}");
+}
+
+#[tokio::test]
+async fn a_directory_remembers_its_sprite() {
+    let fake = server().await;
+    let home = Home::of(&fake);
+    let nameless = home.run(&["info"]).await;
+    assert_eq!(nameless.code, 2);
+    assert!(
+        nameless.stderr.contains("hint: name one with -s"),
+        "{nameless:?}"
+    );
+
+    fs::write(home.path("work/.sprite"), r#"{"theirs":1}"#).expect("written");
+    assert_eq!(home.run(&["use", "a"]).await.code, 0);
+    let written: Value =
+        serde_json::from_slice(&fs::read(home.path("work/.sprite")).expect("written"))
+            .expect("JSON");
+    assert_eq!(
+        written,
+        json!({"organization": "personal", "sprite": "a", "theirs": 1})
+    );
+
+    // It holds below the directory too, past a directory of the same name.
+    fs::create_dir_all(home.path("work/deep/.sprite")).expect("directories");
+    let mut info = home.command(&["info", "--json"]);
+    info.current_dir(home.path("work/deep"))
+        .stdin(Stdio::null());
+    let output = info.output().await.expect("ran");
+    let sprite: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(
+        (&sprite["name"], &sprite["version"]),
+        (&"a".into(), &"v".into())
+    );
+
+    assert_eq!(
+        home.run(&["use", "missing"]).await.code,
+        1,
+        "a sprite that is not there"
+    );
+    assert_eq!(home.run(&["use", "--unset"]).await.code, 0);
+    assert!(!home.path("work/.sprite").exists());
+    assert_eq!(
+        home.run(&["use"]).await.code,
+        2,
+        "nobody can choose from the list"
+    );
+}
+
+#[tokio::test]
+async fn health_is_an_exit_code() {
+    let fake = server().await;
+    let home = Home::of(&fake);
+    assert_eq!(home.run(&["check", "a"]).await.stdout, "healthy\n");
+    let ill = home.run(&["check", "ill"]).await;
+    assert_eq!(
+        (ill.code, ill.stdout.as_str()),
+        (1, "unhealthy: no agent\n")
+    );
+    assert_eq!(home.run(&["restart", "a"]).await.code, 0);
+}
+
+#[tokio::test]
+async fn sessions_are_listed_and_ended() {
+    let fake = server().await;
+    let home = Home::of(&fake);
+    let table = home.run(&["s", "ls", "-s", "a"]).await;
+    assert!(
+        table.stdout.contains("20  yes  no      -    /bin/bash -l"),
+        "{table:?}"
+    );
+    let killed = home
+        .run(&[
+            "sessions",
+            "kill",
+            "20",
+            "-s",
+            "a",
+            "--signal",
+            "int",
+            "--timeout",
+            "3",
+        ])
+        .await;
+    assert_eq!(killed.code, 0);
+    assert!(
+        killed.stderr.contains("exit status 143 (signal 15)"),
+        "{killed:?}"
+    );
+    let request = &fake.seen()[1];
+    assert_eq!(
+        (request.query("signal"), request.query("timeout")),
+        (vec!["INT".into()], vec!["3s".into()])
+    );
+    let unknown = home.run(&["sessions", "kill", "21", "-s", "a"]).await;
+    assert_eq!(unknown.code, 1, "{unknown:?}");
+    assert_eq!(
+        home.run(&["sessions", "kill", "x", "-s", "a"]).await.code,
+        2
+    );
+}
+
+#[tokio::test]
+async fn the_api_is_called_as_with_curl() {
+    let fake = server().await;
+    let home = Home::of(&fake);
+    let got = home.run(&["api", "/v1/sprites/a"]).await;
+    assert_eq!(
+        (got.code, got.stdout.as_str()),
+        (0, r#"{"name":"a","status":"cold","version":"v"}"#)
+    );
+    let below = home.run(&["api", "-s", "a", "/check"]).await;
+    assert_eq!(
+        (below.code, below.stdout.as_str()),
+        (0, r#"{"status":"healthy"}"#)
+    );
+    let made = home
+        .run_with(
+            &["api", "/v1/sprites", "--", "-H", "X-A: b", "-d", "@-"],
+            br#"{"name":"c"}"#,
+        )
+        .await;
+    assert_eq!(made.code, 0, "{made:?}");
+    let request = &fake.seen()[2];
+    assert_eq!(
+        (request.method.as_str(), request.header("x-a")),
+        ("POST", Some("b"))
+    );
+    assert_eq!(request.header("content-type"), Some("application/json"));
+    let missing = home.run(&["api", "/v1/nothing", "--", "-i"]).await;
+    assert_eq!(missing.code, 1);
+    assert!(missing.stdout.starts_with("HTTP/1.1 404\n"), "{missing:?}");
+    assert_eq!(
+        home.run(&["api", "/v1/sprites", "--", "-o", "x"])
+            .await
+            .code,
+        2
+    );
+}
+
+#[tokio::test]
+async fn help_completion_and_reference_need_no_login() {
+    let home = Home::empty();
+    for args in [
+        &["--help"][..],
+        &["exec", "--help"],
+        &["completion", "bash"],
+        &["completion", "zsh"],
+        &["completion", "fish"],
+        &["generate-docs"],
+        &["--version"],
+    ] {
+        let ran = home.run(args).await;
+        assert_eq!(ran.code, 0, "{args:?}");
+        assert!(!ran.stdout.is_empty() && ran.stderr.is_empty(), "{args:?}");
+    }
+    let help = home.run(&["exec", "--help"]).await;
+    assert!(help.stdout.contains("Examples:"));
+    assert_eq!(home.run(&["no-such-command"]).await.code, 2);
+    assert_eq!(home.run(&["exec"]).await.code, 2);
+}
+
+#[tokio::test]
+async fn a_reader_that_goes_away_is_no_error() {
+    let fake = server().await;
+    let home = Home::of(&fake);
+    let mut child = home.spawn(&["completion", "bash"]);
+    drop(child.stdout.take());
+    let output = child.wait_with_output().await.expect("it ends");
+    assert!(output.stderr.is_empty(), "{output:?}");
+}

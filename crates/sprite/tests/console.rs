@@ -1,0 +1,310 @@
+//! The console on a real terminal.
+
+mod harness;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::process::Stdio;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use harness::{Fake, Home, Seen, Socket, hello};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+use tokio::process::{Child, Command};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+
+/// A terminal with a program on it.
+struct Terminal {
+    keys: File,
+    /// Held open, so that the terminal's settings can be read after the program.
+    inner: OwnedFd,
+    shown: mpsc::Receiver<Vec<u8>>,
+    screen: Vec<u8>,
+}
+
+impl Terminal {
+    fn open(rows: u16, cols: u16) -> Self {
+        let outer = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+        grantpt(&outer).expect("ours");
+        unlockpt(&outer).expect("ours");
+        let name = ptsname(&outer, Vec::new()).expect("a name");
+        let name = name.to_str().expect("ASCII").to_owned();
+        let inner = File::options()
+            .read(true)
+            .write(true)
+            .open(name)
+            .expect("the other side");
+        let mut screen = File::from(outer.try_clone().expect("a copy"));
+        let (sender, shown) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(len @ 1..) = screen.read(&mut buffer) {
+                if sender.send(buffer[..len].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        let terminal = Self {
+            keys: File::from(outer),
+            inner: inner.into(),
+            shown,
+            screen: Vec::new(),
+        };
+        terminal.resize(rows, cols);
+        terminal
+    }
+
+    fn resize(&self, rows: u16, cols: u16) {
+        let size = Winsize {
+            ws_row: rows,
+            ws_col: cols,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        tcsetwinsize(&self.keys, size).expect("a terminal");
+    }
+
+    fn stdio(&self) -> Stdio {
+        self.inner.try_clone().expect("a copy").into()
+    }
+
+    /// Starts the program with this as its controlling terminal.
+    fn spawn(&self, home: &Home, args: &[&str]) -> Child {
+        let mut command = Command::new("setsid");
+        home.prepare(&mut command);
+        command
+            .arg("--ctty")
+            .arg("--wait")
+            .arg(env!("CARGO_BIN_EXE_sprite"))
+            .args(args);
+        command
+            .env("TERM", "xterm-256color")
+            .env("SHELL", "/usr/bin/zsh")
+            .env("COLORTERM", "truecolor");
+        command
+            .stdin(self.stdio())
+            .stdout(self.stdio())
+            .stderr(self.stdio());
+        command.spawn().expect("setsid is there")
+    }
+
+    fn type_in(&mut self, keys: &[u8]) {
+        self.keys.write_all(keys).expect("a terminal");
+    }
+
+    /// Waits until the screen holds `text`.
+    fn wait_for(&mut self, text: &str) {
+        while !String::from_utf8_lossy(&self.screen).contains(text) {
+            match self.shown.recv_timeout(Duration::from_secs(20)) {
+                Ok(bytes) => self.screen.extend_from_slice(&bytes),
+                Err(_) => panic!(
+                    "{text:?} is not on {:?}",
+                    String::from_utf8_lossy(&self.screen)
+                ),
+            }
+        }
+    }
+
+    fn is_raw(&self) -> bool {
+        let settings = tcgetattr(&self.inner).expect("a terminal");
+        !settings.local_modes.contains(LocalModes::ICANON)
+            && !settings.local_modes.contains(LocalModes::ECHO)
+    }
+}
+
+/// Shows what is typed and told, until `q` ends it with status 7.
+async fn mirror(mut socket: Socket) {
+    let shown = |text: String| Message::binary(text.into_bytes());
+    socket
+        .send(shown("\u{1b}[?1049hready\r\n".into()))
+        .await
+        .expect("the client reads");
+    while let Some(Ok(message)) = socket.next().await {
+        match message {
+            Message::Binary(bytes) if bytes[..] == b"q"[..] => {
+                socket
+                    .send(Message::text(r#"{"type":"exit","exit_code":7}"#))
+                    .await
+                    .expect("the client reads");
+                let close = CloseFrame {
+                    code: 4007.into(),
+                    reason: "".into(),
+                };
+                let _ = socket.close(Some(close)).await;
+            }
+            Message::Binary(bytes) => {
+                socket
+                    .send(shown(format!(
+                        "typed {:?}\r\n",
+                        String::from_utf8_lossy(&bytes)
+                    )))
+                    .await
+                    .expect("read");
+            }
+            Message::Text(text) => {
+                socket
+                    .send(shown(format!("told {text}\r\n")))
+                    .await
+                    .expect("the client reads");
+            }
+            _ => {}
+        }
+    }
+}
+
+async fn mirroring() -> Fake {
+    Fake::start(|seen: Seen, conn| async move {
+        if seen.method == "POST" {
+            return conn.reply(201, r#"{"name":"made"}"#).await;
+        }
+        mirror(hello(&seen, conn, true).await).await;
+        None
+    })
+    .await
+}
+
+async fn ended(mut child: Child) -> i32 {
+    let ended = tokio::time::timeout(Duration::from_secs(20), child.wait())
+        .await
+        .expect("it ends");
+    ended.expect("it ended").code().expect("it exited")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_sizes_and_the_exit_pass_and_the_terminal_is_given_back() {
+    let fake = mirroring().await;
+    let home = Home::of(&fake);
+    let mut terminal = Terminal::open(30, 100);
+    let child = terminal.spawn(&home, &["console", "-s", "a"]);
+    terminal.wait_for("ready");
+    assert!(terminal.is_raw());
+    let request = fake.seen()[0].clone();
+    assert_eq!(
+        (request.query("rows"), request.query("cols")),
+        (vec!["30".into()], vec!["100".into()])
+    );
+    let env = request.query("env");
+    assert!(
+        env.contains(&"TERM=xterm-256color".into()) && env.contains(&"COLORTERM=truecolor".into()),
+        "{env:?}"
+    );
+    // The shell of here, if it is there.
+    assert_eq!(request.query("cmd").last().map(String::as_str), Some("zsh"));
+
+    // Ctrl-C is a key like others.
+    terminal.type_in(b"\x03");
+    terminal.wait_for(r#"typed "\u{3}""#);
+    terminal.resize(50, 132);
+    terminal.wait_for(r#"told {"type":"resize","cols":132,"rows":50}"#);
+    terminal.type_in(b"q");
+    assert_eq!(ended(child).await, 7);
+    assert!(!terminal.is_raw());
+    terminal.wait_for("\u{1b}[?1049l");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_backslash_lets_go_and_tells_how_to_come_back() {
+    let fake = mirroring().await;
+    let home = Home::of(&fake);
+    let mut terminal = Terminal::open(24, 80);
+    let child = terminal.spawn(&home, &["exec", "-s", "a", "--tty", "--", "vi"]);
+    terminal.wait_for("ready");
+    terminal.type_in(b"\x1c");
+    assert_eq!(ended(child).await, 0);
+    assert!(!terminal.is_raw());
+    terminal.wait_for("sprite attach -s a 77");
+    terminal.wait_for("\u{1b}[?1049l");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn joining_a_session_tells_it_the_size_of_this_terminal() {
+    let fake = mirroring().await;
+    let home = Home::of(&fake);
+    let mut terminal = Terminal::open(33, 99);
+    let child = terminal.spawn(&home, &["attach", "77", "-s", "a"]);
+    terminal.wait_for(r#"told {"type":"resize","cols":99,"rows":33}"#);
+    terminal.type_in(b"q");
+    assert_eq!(ended(child).await, 7);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_terminal_is_given_back_when_the_program_is_ended() {
+    let fake = mirroring().await;
+    let home = Home::of(&fake);
+    for signal in [rustix::process::Signal::TERM, rustix::process::Signal::HUP] {
+        let mut terminal = Terminal::open(24, 80);
+        let child = terminal.spawn(&home, &["console", "-s", "a"]);
+        terminal.wait_for("ready");
+        // setsid became the program itself, or waits for it as its leader: the terminal knows who is in front.
+        let group = rustix::termios::tcgetpgrp(&terminal.keys).expect("a controlling terminal");
+        rustix::process::kill_process_group(group, signal).expect("sent");
+        ended(child).await;
+        assert!(!terminal.is_raw(), "{signal:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_connection_gives_the_terminal_back_and_says_so() {
+    let fake = Fake::start(|seen, conn| async move {
+        let mut socket = hello(&seen, conn, true).await;
+        socket
+            .send(Message::binary(b"ready".to_vec()))
+            .await
+            .expect("the client reads");
+        // The first key breaks the connection.
+        let _ = socket.next().await;
+        None
+    })
+    .await;
+    let home = Home::of(&fake);
+    let mut terminal = Terminal::open(24, 80);
+    let child = terminal.spawn(&home, &["console", "-s", "a"]);
+    terminal.wait_for("ready");
+    terminal.type_in(b"x");
+    assert_eq!(ended(child).await, 1);
+    assert!(!terminal.is_raw());
+    terminal.wait_for("the connection was lost");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn creating_on_a_terminal_opens_a_console_and_destroying_asks() {
+    let fake = mirroring().await;
+    let home = Home::of(&fake);
+    let mut terminal = Terminal::open(24, 80);
+    let child = terminal.spawn(&home, &["create", "made"]);
+    terminal.wait_for("ready");
+    terminal.type_in(b"q");
+    assert_eq!(ended(child).await, 7);
+
+    let seen = fake.seen().len();
+    let child = terminal.spawn(&home, &["destroy", "made"]);
+    terminal.wait_for("Destroy made and everything on its disk? [y/N]");
+    terminal.type_in(b"n\n");
+    assert_eq!(ended(child).await, 1);
+    assert_eq!(fake.seen().len(), seen);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_asked_for_and_not_shown() {
+    let fake = Fake::start(|_, conn| async move {
+        conn.reply(200, r#"{"organization":{"slug":"personal"}}"#)
+            .await
+    })
+    .await;
+    let home = Home::empty();
+    let mut terminal = Terminal::open(24, 80);
+    let child = terminal.spawn(&home, &["login", &fake.url()]);
+    terminal.wait_for("Token: ");
+    terminal.type_in(b"personal/a/b/secret\n");
+    assert_eq!(ended(child).await, 0);
+    terminal.wait_for("logged in to");
+    assert!(!String::from_utf8_lossy(&terminal.screen).contains("secret"));
+    assert_eq!(
+        fake.seen()[0].header("authorization"),
+        Some("Bearer personal/a/b/secret")
+    );
+}
