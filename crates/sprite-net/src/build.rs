@@ -26,7 +26,7 @@ use crate::error::NetError;
 use crate::name::{Role, link_name, netns_path};
 use crate::netlink::{Family, Refused, Socket};
 use crate::route::{self, End, Index, Ipv6};
-use crate::slot::{Slot, SlotId, SlotKind};
+use crate::slot::{Slot, SlotId};
 use crate::{netns, nft};
 
 /// The machine's interface. Source: behaviour reference §4.4 has another name; programs expect this one.
@@ -67,9 +67,7 @@ impl Site {
     pub(crate) fn slot(&self, id: SlotId) -> Slot {
         Slot {
             id,
-            kind: SlotKind::Namespace {
-                guest_netns: netns_path(&self.instance, id, Role::Guest),
-            },
+            guest_netns: netns_path(&self.instance, id, Role::Guest),
             guest_ip: GUEST_IP,
             guest_prefix: GUEST_PREFIX,
             gateway: GATEWAY,
@@ -111,6 +109,7 @@ fn assemble(site: &Site, id: SlotId, host: &mut Socket) -> Result<DnsSockets, Ne
     link_guest(&mut guest_links).map_err(|refused| step("set up the guest")(refused.source))?;
     link_host(host, &link, outside, site.ipv6).map_err(step("connect the host"))?;
     route::await_running(&mut router_links, &[GATEWAY_INDEX, UP_INDEX])
+        .and_then(|()| route::await_running(&mut guest_links, &[GUEST_INDEX]))
         .map_err(step("wait for the links"))?;
     Ok(sockets)
 }

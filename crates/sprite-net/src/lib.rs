@@ -37,4 +37,4 @@ pub use address::{GATEWAY, GUEST_IP, GUEST_PREFIX, Subnet};
 pub use diagnose::Finding;
 pub use error::NetError;
 pub use network::{NetOptions, Network};
-pub use slot::{ParseSlotError, Slot, SlotId, SlotKind};
+pub use slot::{ParseSlotError, Slot, SlotId};

@@ -83,7 +83,7 @@ fn attempt(site: &Site, slot: &Slot, outside: Ipv4Addr, host: &mut Socket) -> io
     std::thread::scope(|scope| {
         let machine = std::thread::Builder::new()
             .name("sprite-net-probe".to_owned())
-            .spawn_scoped(scope, || ask_from(slot.guest_netns(), target))?;
+            .spawn_scoped(scope, || ask_from(&slot.guest_netns, target))?;
         let arrived = match there.recv_from(&mut [0; 1]) {
             Ok((_, from)) => {
                 there.send_to(&[0], from)?;

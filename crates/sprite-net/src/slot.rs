@@ -91,27 +91,15 @@ impl fmt::Debug for SlotId {
     }
 }
 
-/// How a machine is connected to its slot.
-///
-/// A machine with a kernel of its own will be connected by a tap in the router namespace, in place of the
-/// guest namespace; addresses, router and names stay as they are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SlotKind {
-    /// Its processes enter a network namespace that holds nothing but `lo` and `eth0`.
-    Namespace {
-        /// A file that stands for the namespace: open it and `setns`.
-        guest_netns: PathBuf,
-    },
-}
-
 /// What a driver needs to know about a slot. Plain data: dropping it frees nothing, that is what
 /// [`Network::release`](crate::Network::release) is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slot {
     /// Its number: keep it with the machine, so that it can be adopted after a restart.
     pub id: SlotId,
-    /// How the machine is connected.
-    pub kind: SlotKind,
+    /// A file that stands for the machine's namespace, with nothing in it but `lo` and `eth0`: open it and
+    /// `setns`.
+    pub guest_netns: PathBuf,
     /// The machine's address.
     pub guest_ip: Ipv4Addr,
     /// Bits of the machine's network.
@@ -122,16 +110,6 @@ pub struct Slot {
     pub nameserver: Ipv4Addr,
     /// The address that it has between its router and the host; no one else on the host has it.
     pub outside_ip: Ipv4Addr,
-}
-
-impl Slot {
-    /// The guest namespace's file.
-    #[must_use]
-    pub fn guest_netns(&self) -> &std::path::Path {
-        match &self.kind {
-            SlotKind::Namespace { guest_netns } => guest_netns,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -4,10 +4,12 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use sprite_net::{NetError, Network, SlotId};
+use sprite_net::{NetError, NetOptions, Network, SlotId};
 use support::*;
 
 fn forwarding(link: &str) -> String {
@@ -94,7 +96,7 @@ fn after_a_crash_one_slot_is_adopted_and_the_rest_is_swept() {
         .await;
         drop(before);
         // The machine does not notice.
-        assert!(ask_tcp(kept.guest_netns(), server).await.is_ok());
+        assert!(ask_tcp(&kept.guest_netns, server).await.is_ok());
 
         let after = Network::open(options).await.expect("open again");
         assert_eq!(after.subnet(), subnet);
@@ -109,15 +111,15 @@ fn after_a_crash_one_slot_is_adopted_and_the_rest_is_swept() {
             "{swept:?}"
         );
         assert_eq!(after.sweep(&[]).await.expect("swept"), []);
-        assert!(ask_tcp(kept.guest_netns(), server).await.is_ok());
-        assert!(!lost.guest_netns().exists());
+        assert!(ask_tcp(&kept.guest_netns, server).await.is_ok());
+        assert!(!lost.guest_netns.exists());
         let fresh = after.acquire().await.expect("slot");
-        assert!(ask_tcp(fresh.guest_netns(), server).await.is_ok());
+        assert!(ask_tcp(&fresh.guest_netns, server).await.is_ok());
 
         // A slot in use outlives the close, and the walls with it.
         after.release(fresh.id).await.expect("released");
         after.close().await.expect("closed");
-        assert!(ask_tcp(kept.guest_netns(), server).await.is_ok());
+        assert!(ask_tcp(&kept.guest_netns, server).await.is_ok());
         Network::purge(&instance).await.expect("purged");
         assert_eq!(traces(&instance), Vec::<String>::new());
     });
@@ -148,7 +150,7 @@ fn a_slot_that_is_not_whole_is_not_adopted_but_swept() {
         ];
         drop(before);
         run(&format!("ip link del sp{instance}{}", slots[0].id));
-        run(&format!("umount {}", slots[1].guest_netns().display()));
+        run(&format!("umount {}", slots[1].guest_netns.display()));
         run(&format!(
             "ip netns del sprited-{instance}-{}-r",
             slots[2].id
@@ -175,7 +177,7 @@ fn a_purge_without_a_server_removes_one_instance_and_leaves_the_other() {
         let (theirs, other) = open(1).await;
         let mine = ours.acquire().await.expect("slot");
         let slot = theirs.acquire().await.expect("slot");
-        assert!(ask_tcp(mine.guest_netns(), server).await.is_ok());
+        assert!(ask_tcp(&mine.guest_netns, server).await.is_ok());
         drop(ours);
         eventually("the old tasks end", || {
             // A pool slot may be in the making while the tasks end; purge is for when nothing runs.
@@ -189,7 +191,7 @@ fn a_purge_without_a_server_removes_one_instance_and_leaves_the_other() {
         .await;
         Network::purge(&instance).await.expect("purged again");
         assert!(
-            ask_tcp(slot.guest_netns(), server).await.is_ok(),
+            ask_tcp(&slot.guest_netns, server).await.is_ok(),
             "the other one still works"
         );
         theirs.release(slot.id).await.expect("released");
@@ -214,7 +216,7 @@ fn many_machines_at_once_each_get_a_slot_of_their_own() {
         assert_eq!((ids.len(), addresses.len()), (30, 30));
         for slot in &slots {
             assert_eq!(
-                ask_tcp(slot.guest_netns(), server).await.expect("works"),
+                ask_tcp(&slot.guest_netns, server).await.expect("works"),
                 HOST.to_string()
             );
         }
@@ -318,8 +320,8 @@ fn a_flushed_rule_set_comes_back() {
         })
         .await;
         assert_eq!(rules(format!("sprited-{instance}")), before);
-        assert!(ask_tcp(slot.guest_netns(), server).await.is_ok());
-        assert!(ask_tcp(slot.guest_netns(), service).await.is_err());
+        assert!(ask_tcp(&slot.guest_netns, server).await.is_ok());
+        assert!(ask_tcp(&slot.guest_netns, service).await.is_err());
     });
 }
 
@@ -347,8 +349,79 @@ fn a_new_way_out_of_the_host_is_followed() {
         let elsewhere = std::path::Path::new("/run/netns/elsewhere");
         let server = serve_tcp(elsewhere, (Ipv4Addr::new(198, 51, 100, 1), 0)).await;
         assert_eq!(
-            ask_tcp(slot.guest_netns(), server).await.expect("reached"),
+            ask_tcp(&slot.guest_netns, server).await.expect("reached"),
             "198.51.100.2"
         );
+    });
+}
+
+/// The process that is killed: takes slots and gives some back, for ever, and tells each on its output.
+#[test]
+#[ignore = "started by the test below"]
+fn victim() {
+    let Ok(instance) = std::env::var("SPRITE_NET_VICTIM") else {
+        return;
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let instance = instance.parse().expect("an instance");
+        let options = NetOptions {
+            pool_size: 2,
+            ..NetOptions::new(instance)
+        };
+        let network = Network::open(options).await.expect("open");
+        eprintln!("slot: open");
+        for n in 0.. {
+            let slot = network.acquire().await.expect("slot");
+            eprintln!("slot: {}", slot.id);
+            if n % 2 == 0 {
+                network.release(slot.id).await.expect("released");
+                eprintln!("slot: gone");
+            }
+        }
+    });
+}
+
+#[test]
+fn killed_at_any_moment_nothing_is_lost_or_left() {
+    on_a_host(|| async {
+        let instance = sprite_types::InstanceId::random();
+        // The output of the victim is the clock: each round it is killed some steps later.
+        for steps in 0..12 {
+            let mut victim = Command::new(std::env::current_exe().expect("this program"))
+                .args(["--exact", "victim", "--ignored", "--nocapture"])
+                .env("SPRITE_NET_VICTIM", instance.as_str())
+                .stdout(Stdio::null())
+                .stderr(Stdio::piped())
+                .spawn()
+                .expect("start the victim");
+            let output = BufReader::new(victim.stderr.take().expect("piped"));
+            let mut lines = output.lines().map_while(Result::ok);
+            let seen = lines
+                .by_ref()
+                .filter(|line| line.starts_with("slot: "))
+                .take(steps + 1);
+            assert_eq!(seen.count(), steps + 1, "the victim ended by itself");
+            victim.kill().expect("killed");
+            victim.wait().expect("reaped");
+        }
+        let options = NetOptions {
+            pool_size: 0,
+            ..NetOptions::new(instance.clone())
+        };
+        let network = Network::open(options).await.expect("open");
+        let swept = network.sweep(&[]).await.expect("swept");
+        assert!(swept.len() > 12, "{swept:?}");
+        let slot = network.acquire().await.expect("slot");
+        let server = serve_tcp(internet(), (INTERNET, 0)).await;
+        assert!(ask_tcp(&slot.guest_netns, server).await.is_ok());
+        network.release(slot.id).await.expect("released");
+        network.close().await.expect("closed");
+        assert_eq!(traces(&instance), Vec::<String>::new());
+        assert_eq!(forwarding("up0"), "0");
     });
 }

@@ -140,13 +140,13 @@ fn names_are_looked_up_by_udp_and_tcp_with_the_hosts_loopback_resolver() {
         let slot = network.acquire().await.expect("slot");
         let asked = question(0x1234, "example");
         let expected = answer(&asked, 0, 0, 16);
-        let got = by_udp(slot.guest_netns(), asked.clone(), PATIENT)
+        let got = by_udp(&slot.guest_netns, asked.clone(), PATIENT)
             .await
             .expect("answered");
         assert_eq!(got, expected);
         let second = question(7, "second");
         let both = vec![asked, second.clone()];
-        let got = by_tcp(slot.guest_netns(), both).await.expect("answered");
+        let got = by_tcp(&slot.guest_netns, both).await.expect("answered");
         assert_eq!(got, [expected, answer(&second, 0, 0, 16)]);
     });
 }
@@ -157,7 +157,7 @@ fn large_and_truncated_answers_come_as_they_are_or_ask_for_tcp() {
         start_resolver(FIRST);
         let (network, _) = open(0).await;
         let slot = network.acquire().await.expect("slot");
-        let guest = slot.guest_netns();
+        let guest = &slot.guest_netns;
         let truncated = question(1, "truncated");
         let got = by_udp(guest, truncated.clone(), PATIENT)
             .await
@@ -190,7 +190,7 @@ fn forged_answers_are_not_taken() {
         let (network, _) = open(0).await;
         let slot = network.acquire().await.expect("slot");
         let asked = question(9, "forged");
-        let got = by_udp(slot.guest_netns(), asked.clone(), PATIENT)
+        let got = by_udp(&slot.guest_netns, asked.clone(), PATIENT)
             .await
             .expect("answered");
         assert_eq!(got, answer(&asked, 0, 0, 7));
@@ -209,7 +209,7 @@ fn the_next_resolver_is_asked_when_one_fails_and_a_failure_is_told_in_time() {
         .expect("written");
         let network = Network::open(options).await.expect("open");
         let slot = network.acquire().await.expect("slot");
-        let guest = slot.guest_netns();
+        let guest = &slot.guest_netns;
         // Nobody listens on the first of the list: the kernel says so, and the second is asked at once.
         let asked = question(1, "example");
         let got = by_udp(guest, asked.clone(), PATIENT)
@@ -237,12 +237,12 @@ fn a_changed_resolv_conf_counts_from_the_next_question_on() {
         let path = options.resolv_conf.clone();
         let network = Network::open(options).await.expect("open");
         let slot = network.acquire().await.expect("slot");
-        by_udp(slot.guest_netns(), question(1, "a"), PATIENT)
+        by_udp(&slot.guest_netns, question(1, "a"), PATIENT)
             .await
             .expect("answered");
         std::fs::write("/run/new", format!("nameserver {SECOND}\n")).expect("written");
         std::fs::rename("/run/new", path).expect("replaced");
-        by_udp(slot.guest_netns(), question(2, "b"), PATIENT)
+        by_udp(&slot.guest_netns, question(2, "b"), PATIENT)
             .await
             .expect("answered");
         assert_eq!(
@@ -258,7 +258,7 @@ fn what_is_no_question_is_answered_or_ignored_and_harms_nothing() {
         let resolver = start_resolver(FIRST);
         let (network, _) = open(0).await;
         let slot = network.acquire().await.expect("slot");
-        let guest = slot.guest_netns();
+        let guest = &slot.guest_netns;
         let good = question(5, "example");
         for ignored in [
             vec![],
@@ -305,7 +305,7 @@ fn a_flood_is_bounded_and_does_not_stop_another_machine() {
         let (network, _) = open(0).await;
         let noisy = network.acquire().await.expect("slot");
         let quiet = network.acquire().await.expect("slot");
-        inside(noisy.guest_netns(), || {
+        inside(&noisy.guest_netns, || {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).expect("bind");
             for id in 0..5000 {
                 // A full buffer on the way refuses some: that is the bound at work.
@@ -321,7 +321,7 @@ fn a_flood_is_bounded_and_does_not_stop_another_machine() {
         .await;
         let started = std::time::Instant::now();
         for id in 0..20 {
-            let got = by_udp(quiet.guest_netns(), question(id, "example"), PATIENT).await;
+            let got = by_udp(&quiet.guest_netns, question(id, "example"), PATIENT).await;
             assert!(got.is_ok(), "{got:?}");
         }
         assert!(
@@ -346,7 +346,7 @@ fn only_the_machine_itself_reaches_its_name_server() {
         let slot = network.acquire().await.expect("slot");
         let other = network.acquire().await.expect("slot");
         let outside = (slot.outside_ip, 53).into();
-        for namespace in [host(), internet(), other.guest_netns()] {
+        for namespace in [host(), internet(), &other.guest_netns] {
             assert!(ask_tcp(namespace, outside).await.is_err());
         }
     });
@@ -359,7 +359,7 @@ fn after_a_crash_the_name_server_answers_again() {
         let options = options(0);
         let before = Network::open(options.clone()).await.expect("open");
         let slot = before.acquire().await.expect("slot");
-        let guest = slot.guest_netns();
+        let guest = &slot.guest_netns;
         drop(before);
         let deadline = std::time::Instant::now() + LONG;
         while by_udp(guest, question(1, "a"), SHORT).await.is_ok() {

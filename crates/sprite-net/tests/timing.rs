@@ -1,4 +1,4 @@
-//! How long slots take. Printed, not judged: `cargo nextest run -p sprite-net --run-ignored only --no-capture timing`.
+//! How long slots take. Printed, not judged: `cargo nextest run -p sprite-net --run-ignored only --no-capture --test timing`.
 
 mod support;
 
