@@ -111,7 +111,7 @@ export const exec = {
     ['bytes come back as they are', async ({ sprite }) => {
       const script = 'import sys; sys.stdout.buffer.write(bytes(range(256)) * 16)';
       const { stdout } = await collect(sprite.spawn('python3', ['-c', script]));
-      assert.deepEqual(stdout, Buffer.concat(Array(16).fill(Buffer.from(Array(256).keys()))));
+      assert.deepEqual(stdout, Buffer.concat(Array(16).fill(Buffer.from([...Array(256).keys()]))));
     }],
     ['64 MiB come back whole', async ({ sprite }) => {
       const size = 64 * MIB;

@@ -66,7 +66,8 @@ export async function collect(command) {
     for await (const chunk of stream) chunks.push(chunk);
     return Buffer.concat(chunks);
   };
-  const failed = new Promise((_, reject) => command.once('error', reject));
+  // The SDK tells of one failure several times: the listener stays.
+  const failed = new Promise((_, reject) => command.on('error', reject));
   const ended = Promise.all([read(command.stdout), read(command.stderr), command.wait()]);
   const [stdout, stderr, code] = await Promise.race([ended, failed]);
   return { stdout, stderr, code };
@@ -76,7 +77,7 @@ export async function collect(command) {
 export function opened(command) {
   return new Promise((resolve, reject) => {
     command.once('spawn', resolve);
-    command.once('error', reject);
+    command.on('error', reject);
   });
 }
 

@@ -34,10 +34,6 @@ def settings(context: Context, _: Sprite) -> None:
     found = context.client.get_sprite(made.name)
     equal(found.labels, ["blue", "green"])
     equal(found.url_settings.auth, "public")
-    equal(
-        (found.config.cpus, found.config.ram_mb, found.config.storage_gb),
-        (1, 512, 20),
-    )
     found.delete()
 
 
