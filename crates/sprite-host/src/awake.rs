@@ -23,7 +23,8 @@ pub(crate) struct Released {
 }
 
 impl Released {
-    fn one(&self) {
+    /// One more was let go.
+    pub(crate) fn one(&self) {
         self.count.fetch_add(1, Ordering::AcqRel);
         self.changed.notify_one();
     }

@@ -124,9 +124,18 @@ pub enum CreateError {
     /// There is no such organisation.
     #[error("find organisation {0}")]
     Organisation(OrgId),
-    /// Its disk could not be made, the pool being full among the reasons.
+    /// The pool is too full for another disk.
+    #[error("make the disk: the pool is full")]
+    NoSpace(#[source] DiskError),
+    /// Its disk could not be made.
     #[error("make the disk")]
     Disk(#[source] DiskError),
+    /// A step failed, and undoing it too; the host goes on trying to remove what there is.
+    #[error("create the sprite: {cause}")]
+    Step {
+        /// Which step, and what was said.
+        cause: String,
+    },
     /// It was destroyed before it was complete.
     #[error("sprite was destroyed while it was being created")]
     Destroyed,

@@ -2,21 +2,25 @@
 
 use std::sync::Arc;
 
-use sprite_agent_api::link::Epoch;
-use sprite_catalog::Catalog;
+use sprite_catalog::{Catalog, Settings, Sprite, StatusCounts};
 use sprite_machine::MachineDriver;
-use sprite_types::{MachineId, OrgId, OrgSlug, SpriteId, SpriteName, TokenId};
+use sprite_types::{Label, MachineId, OrgId, OrgSlug, SpriteId, SpriteName, TokenId};
+use tokio::sync::oneshot;
 
+use crate::actor;
 use crate::awake::Awake;
+use crate::check;
+use crate::create;
 use crate::disks::Disks;
 use crate::error::{
     AuthError, CheckError, CreateError, DestroyError, ListError, LookupError, OpenError,
     OrganisationError, RestartError, TokenError, UpdateError, WakeError,
 };
 use crate::options::HostOptions;
-use crate::sprite::{
-    Change, Check, Counts, ListQuery, NewSprite, Organisation, Page, Principal, Sprite,
-};
+use crate::recover;
+use crate::registry::{Message, Undelivered};
+use crate::shared::{self, Shared};
+use crate::sprite::{Check, ListQuery, NewSprite, Organisation, Page, Principal};
 use crate::watch::Watch;
 
 /// All sprites of one data directory. Cheap to clone; when the last clone is dropped without
@@ -26,12 +30,15 @@ pub struct Host {
     inner: Arc<Inner>,
 }
 
-pub(crate) struct Inner {
-    catalog: Catalog,
-    disks: Arc<dyn Disks>,
-    driver: Arc<dyn MachineDriver>,
-    options: HostOptions,
-    epoch: Epoch,
+struct Inner {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The tasks hold what they share, so nothing else would end them.
+        self.shared.abort();
+    }
 }
 
 impl Host {
@@ -50,21 +57,33 @@ impl Host {
         driver: Arc<dyn MachineDriver>,
         options: HostOptions,
     ) -> Result<Host, OpenError> {
-        let epoch = Epoch(uuid::Uuid::new_v4().as_u64_pair().0);
-        Ok(Host {
+        let shared = Arc::new(Shared::new(catalog, disks, driver, options));
+        let host = Self {
             inner: Arc::new(Inner {
-                catalog,
-                disks,
-                driver,
-                options,
-                epoch,
+                shared: shared.clone(),
             }),
-        })
+        };
+        recover::recover(&shared).await?;
+        Ok(host)
     }
 
     /// Refuses new work, stops every machine in order, and returns when every task has ended. All sprites are
     /// cold then.
-    pub async fn close(&self) {}
+    pub async fn close(&self) {
+        let shared = self.shared();
+        let closing = shared.registry.close().into_iter().map(|mailbox| {
+            let (reply, closed) = oneshot::channel();
+            async move {
+                // Fails if the task has ended already.
+                if mailbox.send(Message::Close(reply)).await.is_ok() {
+                    let _ = closed.await;
+                }
+            }
+        });
+        futures_util::future::join_all(closing).await;
+        shared.join().await;
+        shared.watchers.close();
+    }
 
     /// Whose token this is.
     ///
@@ -72,8 +91,11 @@ impl Host {
     ///
     /// # Errors
     /// The token is malformed, unknown or revoked.
-    pub async fn authenticate(&self, _token: &str) -> Result<Principal, AuthError> {
-        Err(AuthError::Unknown)
+    pub async fn authenticate(&self, token: &str) -> Result<Principal, AuthError> {
+        self.shared()
+            .tokens
+            .authenticate(&self.shared().catalog, token)
+            .await
     }
 
     /// Makes a token of an organisation, which is made too if there is none of that name. The text that comes
@@ -83,18 +105,24 @@ impl Host {
     /// The description is too long, or the catalog cannot be written.
     pub async fn create_token(
         &self,
-        _org: &OrgSlug,
-        _description: &str,
+        org: &OrgSlug,
+        description: &str,
     ) -> Result<String, TokenError> {
-        Err(TokenError::Description { max: 0 })
+        self.shared()
+            .tokens
+            .create(&self.shared().catalog, org, description)
+            .await
     }
 
     /// Makes a token useless from now on. Says whether there was one.
     ///
     /// # Errors
     /// The catalog cannot be written.
-    pub async fn revoke_token(&self, _org: &OrgId, _token: &TokenId) -> Result<bool, TokenError> {
-        Ok(false)
+    pub async fn revoke_token(&self, org: &OrgId, token: &TokenId) -> Result<bool, TokenError> {
+        self.shared()
+            .tokens
+            .revoke(&self.shared().catalog, org, token)
+            .await
     }
 
     /// An organisation, with how many sprites it has.
@@ -102,7 +130,15 @@ impl Host {
     /// # Errors
     /// There is none of that id.
     pub async fn organisation(&self, org: &OrgId) -> Result<Organisation, OrganisationError> {
-        Err(OrganisationError::NotFound(org.clone()))
+        let shared = self.shared();
+        let found = shared.catalog.organisation(org).await?;
+        let found = found.ok_or_else(|| OrganisationError::NotFound(org.clone()))?;
+        Ok(Organisation {
+            id: found.id,
+            slug: found.slug,
+            counts: shared.catalog.counts(org).await?,
+            max_sprites: shared.options.max_sprites,
+        })
     }
 
     /// Creates a sprite. When this returns, it is durable, row and disk, and its first machine boots already.
@@ -115,43 +151,66 @@ impl Host {
     ///
     /// # Crash safety
     /// After a crash there is either the whole sprite or nothing of it.
-    pub async fn create(&self, _org: &OrgId, _new: NewSprite) -> Result<Sprite, CreateError> {
-        Err(CreateError::Closing)
+    pub async fn create(&self, org: &OrgId, new: NewSprite) -> Result<Sprite, CreateError> {
+        let new = create::check(self.shared(), org, new)?;
+        let (reply, created) = oneshot::channel();
+        match actor::create(self.shared(), new, reply) {
+            Ok(()) => created.await.unwrap_or(Err(CreateError::Closing)),
+            Err(Undelivered::Busy | Undelivered::Closing) => Err(CreateError::Closing),
+        }
     }
 
     /// The sprite of that name. Does not wake it.
     ///
     /// # Errors
     /// The organisation has none.
-    pub async fn sprite(&self, _org: &OrgId, _name: &SpriteName) -> Result<Sprite, LookupError> {
-        Err(LookupError::NotFound)
+    pub async fn sprite(&self, org: &OrgId, name: &SpriteName) -> Result<Sprite, LookupError> {
+        self.shared()
+            .catalog
+            .sprite_named(org, name)
+            .await?
+            .ok_or(LookupError::NotFound)
     }
 
     /// The sprite of that id, of whichever organisation. Does not wake it.
     ///
     /// # Errors
     /// There is none.
-    pub async fn sprite_by_id(&self, _sprite: SpriteId) -> Result<Sprite, LookupError> {
-        Err(LookupError::NotFound)
+    pub async fn sprite_by_id(&self, sprite: SpriteId) -> Result<Sprite, LookupError> {
+        self.shared()
+            .catalog
+            .sprite(sprite)
+            .await?
+            .ok_or(LookupError::NotFound)
     }
 
     /// A page of an organisation's sprites, in the order of their names.
     ///
     /// # Errors
     /// The catalog cannot be read.
-    pub async fn list(&self, _org: &OrgId, _query: ListQuery) -> Result<Page, ListError> {
-        Ok(Page {
-            sprites: Vec::new(),
-            has_more: false,
-        })
+    pub async fn list(&self, org: &OrgId, query: ListQuery) -> Result<Page, ListError> {
+        let limit = query.limit.min(ListQuery::MOST);
+        let (prefix, after) = (
+            query.prefix.unwrap_or_default(),
+            query.after.unwrap_or_default(),
+        );
+        // One more than is given tells whether there are more.
+        let mut sprites = self
+            .shared()
+            .catalog
+            .sprites(org, &prefix, &after, limit + 1)
+            .await?;
+        let has_more = sprites.len() > limit as usize;
+        sprites.truncate(limit as usize);
+        Ok(Page { sprites, has_more })
     }
 
     /// How many sprites an organisation has.
     ///
     /// # Errors
     /// The catalog cannot be read.
-    pub async fn counts(&self, _org: &OrgId) -> Result<Counts, ListError> {
-        Ok(Counts::default())
+    pub async fn counts(&self, org: &OrgId) -> Result<StatusCounts, ListError> {
+        Ok(self.shared().catalog.counts(org).await?)
     }
 
     /// Changes settings. Does not wake the sprite.
@@ -160,11 +219,25 @@ impl Host {
     /// Nothing was changed.
     pub async fn update(
         &self,
-        _org: &OrgId,
-        _name: &SpriteName,
-        _change: Change,
+        org: &OrgId,
+        name: &SpriteName,
+        change: Settings,
     ) -> Result<Sprite, UpdateError> {
-        Err(UpdateError::NotFound)
+        if let Some(labels) = &change.labels
+            && labels.len() > Label::MOST
+        {
+            return Err(UpdateError::Labels {
+                count: labels.len(),
+            });
+        }
+        let shared = self.shared();
+        let updated = shared
+            .catalog
+            .update_sprite(org, name, &change, shared::now())
+            .await?;
+        let sprite = updated.ok_or(UpdateError::NotFound)?;
+        shared.watchers.changed(sprite.clone());
+        Ok(sprite)
     }
 
     /// Destroys a sprite. When this returns, its machine, its disk and its row are gone, and its name is free.
@@ -174,31 +247,42 @@ impl Host {
     ///
     /// # Cancel safety
     /// Cancelled, the sprite is destroyed all the same, or not touched.
-    pub async fn destroy(&self, _org: &OrgId, _name: &SpriteName) -> Result<(), DestroyError> {
-        Err(DestroyError::NotFound)
+    pub async fn destroy(&self, org: &OrgId, name: &SpriteName) -> Result<(), DestroyError> {
+        let sprite = self.shared().catalog.sprite_named(org, name).await?;
+        let sprite = sprite.ok_or(DestroyError::NotFound)?.id;
+        let (reply, destroyed) = oneshot::channel();
+        match actor::send(self.shared(), sprite, Message::Destroy(reply)) {
+            Ok(()) => destroyed.await.unwrap_or(Err(DestroyError::Closing)),
+            Err(Undelivered::Busy) => Err(DestroyError::Busy),
+            Err(Undelivered::Closing) => Err(DestroyError::Closing),
+        }
     }
 
     /// Ends the sprite's machine in order, if it has one, and boots another.
     ///
     /// # Errors
     /// See [`RestartError`].
-    pub async fn restart(&self, _sprite: SpriteId) -> Result<MachineId, RestartError> {
-        Err(RestartError::NotFound)
+    pub async fn restart(&self, sprite: SpriteId) -> Result<MachineId, RestartError> {
+        let (reply, restarted) = oneshot::channel();
+        match actor::send(self.shared(), sprite, Message::Restart(reply)) {
+            Ok(()) => restarted.await.unwrap_or(Err(RestartError::Closing)),
+            Err(Undelivered::Busy) => Err(RestartError::Busy),
+            Err(Undelivered::Closing) => Err(RestartError::Closing),
+        }
     }
 
     /// How a sprite is. Never wakes it.
     ///
     /// # Errors
     /// There is none.
-    pub async fn check(&self, _sprite: SpriteId) -> Result<Check, CheckError> {
-        Err(CheckError::NotFound)
+    pub async fn check(&self, sprite: SpriteId) -> Result<Check, CheckError> {
+        check::check(self.shared(), sprite).await
     }
 
     /// The changes of an organisation's sprites from now on.
     #[must_use]
-    pub fn watch(&self, _org: &OrgId) -> Watch {
-        let (_, events) = tokio::sync::broadcast::channel(Watch::KEPT);
-        Watch { events }
+    pub fn watch(&self, org: &OrgId) -> Watch {
+        self.shared().watchers.watch(org)
     }
 
     /// Wakes a sprite, if it sleeps, and keeps it awake until what comes back is dropped. Waits as long as
@@ -209,7 +293,33 @@ impl Host {
     ///
     /// # Cancel safety
     /// Cancelled, nothing is held; a wake that was begun goes on.
-    pub async fn awake(&self, _sprite: SpriteId) -> Result<Awake, WakeError> {
-        Err(WakeError::NotFound)
+    pub async fn awake(&self, sprite: SpriteId) -> Result<Awake, WakeError> {
+        let (reply, awake) = oneshot::channel();
+        match actor::send(self.shared(), sprite, Message::Wake(reply)) {
+            Ok(()) => {}
+            Err(Undelivered::Busy) => return Err(WakeError::Busy),
+            Err(Undelivered::Closing) => return Err(WakeError::Closing),
+        }
+        let within = self.shared().options.wake_within;
+        match tokio::time::timeout(within, awake).await {
+            Ok(answer) => answer.unwrap_or(Err(WakeError::Closing)),
+            Err(_) => Err(WakeError::Starting { within }),
+        }
+    }
+
+    /// How many sprites have a task now: those that run, sleep with their memory kept, or are on their way.
+    #[must_use]
+    pub fn active(&self) -> usize {
+        self.shared().registry.active()
+    }
+
+    /// Stops where it is, as a killed process would, and returns when nothing of it runs any more. For tests of
+    /// what the next [`Host::open`] makes of it.
+    pub async fn kill(self) {
+        self.shared().kill().await;
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.inner.shared
     }
 }

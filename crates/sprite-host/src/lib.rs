@@ -1,9 +1,9 @@
 //! The host of sprites: one task per *active* sprite, which does what its lifecycle decides.
 //!
 //! # Who does what
-//! [`Host`] is what the server speaks to. A sprite that is at rest costs a row in the catalog and nothing
-//! else; one that is active has a task (`actor`), which alone owns its machine and its disk. Everybody else
-//! sends the task requests through its bounded mailbox. What comes next is decided by the pure
+//! [`Host`] is what the server speaks to. A sprite that is at rest without a machine costs a row in the catalog
+//! and nothing else; one that is active has a task (`actor`), which alone owns its machine and its disk.
+//! Everybody else sends the task requests through its bounded mailbox. What comes next is decided by the pure
 //! `sprite-lifecycle`; how it is done stands in one file per operation: `create`, `wake`, `sleep`, `stop`,
 //! `destroy`, `recover`.
 //!
@@ -13,13 +13,26 @@
 //! begun. A named [`FaultPoint`] stands beside every step; tests stop a host at each of them.
 #![warn(missing_docs)]
 
+mod actor;
+mod agent;
 mod awake;
+mod check;
+mod context;
+mod create;
+mod destroy;
 mod disks;
 mod error;
 mod fault;
 mod host;
 mod options;
+mod recover;
+mod registry;
+mod shared;
+mod sleep;
 mod sprite;
+mod stop;
+mod tokens;
+mod wake;
 mod watch;
 
 pub use awake::Awake;
@@ -32,8 +45,10 @@ pub use fault::{FaultPoint, Faults};
 pub use host::Host;
 pub use options::HostOptions;
 pub use sprite::{
-    Change, Check, CheckStatus, Counts, ListQuery, NewSprite, Organisation, Page, Principal,
-    ResourceRequest, Sprite,
+    Check, CheckStatus, ListQuery, NewSprite, Organisation, Page, Principal, ResourceRequest,
 };
-pub use sprite_catalog::{Catalog, PrivateAccess, UrlAuth};
+pub use sprite_catalog::{
+    Catalog, CatalogError, PrivateAccess, Settings as Change, Sprite, StatusCounts as Counts,
+    UrlAuth,
+};
 pub use watch::{Watch, WatchEvent};

@@ -1,14 +1,13 @@
-//! Sprites and organisations as the host shows them.
+//! What is asked of the host, and what it shows beside the catalog's own picture of a sprite.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use sprite_catalog::{PrivateAccess, UrlAuth};
-use sprite_types::{
-    DriverKind, Generation, Incarnation, Label, MachineId, OrgId, OrgSlug, Resources, SpriteId,
-    SpriteName, SpriteStatus, TokenId,
-};
+use sprite_catalog::{PrivateAccess, Sprite, StatusCounts, UrlAuth};
+use sprite_types::{Label, OrgId, OrgSlug, Resources, ResourcesError, SpriteName, TokenId};
 use time::OffsetDateTime;
+
+use crate::error::EnvironmentError;
 
 /// Who asks: what a token stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,49 +18,6 @@ pub struct Principal {
     pub slug: OrgSlug,
     /// The token that was shown.
     pub token: TokenId,
-}
-
-/// A sprite as it is in the catalog. A picture of one moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sprite {
-    /// Its id, never used again.
-    pub id: SpriteId,
-    /// Its name, unique in its organisation.
-    pub name: SpriteName,
-    /// Its organisation.
-    pub org: OrgId,
-    /// Its organisation's name.
-    pub org_slug: OrgSlug,
-    /// What it does.
-    pub status: SpriteStatus,
-    /// Which driver makes its machines; fixed at its creation.
-    pub driver: DriverKind,
-    /// Its labels, in the order given.
-    pub labels: Vec<Label>,
-    /// Who may use its URL.
-    pub url_auth: UrlAuth,
-    /// Which people of the organisation its URL is for.
-    pub private_access: PrivateAccess,
-    /// How much of the host its machine may use.
-    pub resources: Resources,
-    /// Variables of every session.
-    pub environment: BTreeMap<String, String>,
-    /// Which owner may write its durable state.
-    pub generation: Generation,
-    /// How often it has run.
-    pub incarnation: Incarnation,
-    /// Its machine while it is running or warm.
-    pub machine: Option<MachineId>,
-    /// When it was created.
-    pub created_at: OffsetDateTime,
-    /// When its settings last changed.
-    pub updated_at: OffsetDateTime,
-    /// When it last began or ceased to run.
-    pub last_running_at: Option<OffsetDateTime>,
-    /// When it last fell asleep with its memory kept.
-    pub last_warming_at: Option<OffsetDateTime>,
-    /// Why its last wake or stop failed, until one succeeds.
-    pub failure: Option<String>,
 }
 
 /// What a sprite is created from.
@@ -107,15 +63,47 @@ pub struct ResourceRequest {
     pub storage_gb: Option<u32>,
 }
 
-/// Settings to change; what is absent stays.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Change {
-    /// Who may use the URL.
-    pub url_auth: Option<UrlAuth>,
-    /// Which people of the organisation the URL is for.
-    pub private_access: Option<PrivateAccess>,
-    /// All labels, in place of those there are; an empty list clears them.
-    pub labels: Option<Vec<Label>>,
+impl ResourceRequest {
+    /// These sizes, and the defaults for a host with `host_cpus` CPUs.
+    pub(crate) fn on(self, host_cpus: u32) -> Result<Resources, ResourcesError> {
+        let default = Resources::default_for(host_cpus);
+        Resources {
+            cpus: self.cpus.unwrap_or(default.cpus),
+            memory_mib: self.memory_mib.unwrap_or(default.memory_mib),
+            storage_gb: self.storage_gb.unwrap_or(default.storage_gb),
+            ..default
+        }
+        .checked()
+    }
+}
+
+/// Most bytes of all variables of a sprite together. They come before every session's own on its command line,
+/// whose limit in Linux is 2 MiB with the default stack. Source: execve(2).
+pub(crate) const MAX_ENVIRONMENT: usize = 256 << 10;
+
+/// Checks that the variables can be given to a process.
+pub(crate) fn check_environment(
+    environment: &BTreeMap<String, String>,
+) -> Result<(), EnvironmentError> {
+    let cut = |name: &str| name.chars().take(80).collect();
+    let mut bytes = 0;
+    for (name, value) in environment {
+        if name.is_empty() || name.contains(['=', '\0']) {
+            return Err(EnvironmentError::Name { name: cut(name) });
+        }
+        if value.contains('\0') {
+            return Err(EnvironmentError::Value { name: cut(name) });
+        }
+        // With the '=' and the NUL that a process gets too.
+        bytes += name.len() + value.len() + 2;
+    }
+    if bytes > MAX_ENVIRONMENT {
+        return Err(EnvironmentError::TooLong {
+            bytes,
+            max: MAX_ENVIRONMENT,
+        });
+    }
+    Ok(())
 }
 
 /// Which sprites are wanted, in the order of their names.
@@ -143,25 +131,6 @@ pub struct Page {
     pub has_more: bool,
 }
 
-/// How many sprites an organisation has, by status.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// With a machine that runs.
-    pub running: u64,
-    /// Asleep, memory kept.
-    pub warm: u64,
-    /// Asleep, disk only.
-    pub cold: u64,
-}
-
-impl Counts {
-    /// All of them.
-    #[must_use]
-    pub fn total(self) -> u64 {
-        self.running + self.warm + self.cold
-    }
-}
-
 /// An organisation as the host shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Organisation {
@@ -170,7 +139,7 @@ pub struct Organisation {
     /// Its name.
     pub slug: OrgSlug,
     /// Its sprites now.
-    pub counts: Counts,
+    pub counts: StatusCounts,
     /// How many sprites it may have.
     pub max_sprites: u64,
 }

@@ -1,11 +1,12 @@
 //! Following an organisation's sprites as they change.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use sprite_catalog::Sprite;
+use sprite_types::OrgId;
 use time::OffsetDateTime;
 use tokio::sync::broadcast;
-
-use crate::sprite::Sprite;
 
 /// What happened.
 #[derive(Debug, Clone)]
@@ -28,10 +29,10 @@ pub enum WatchEvent {
     Missed,
 }
 
-/// The changes of one organisation's sprites from a moment on. At most [`Watch::KEPT`] are kept for a reader.
+/// The changes of one organisation's sprites from a moment on. At most [`Watch::KEPT`] wait for a reader.
 #[derive(Debug)]
 pub struct Watch {
-    pub(crate) events: broadcast::Receiver<WatchEvent>,
+    events: broadcast::Receiver<WatchEvent>,
 }
 
 impl Watch {
@@ -48,5 +49,96 @@ impl Watch {
             Err(broadcast::error::RecvError::Lagged(_)) => Some(WatchEvent::Missed),
             Err(broadcast::error::RecvError::Closed) => None,
         }
+    }
+}
+
+/// Those who watch, by organisation. An organisation that nobody watches is not in it for long.
+#[derive(Debug, Default)]
+pub(crate) struct Watchers {
+    /// `None`: closed.
+    channels: Mutex<Channels>,
+}
+
+#[derive(Debug, Default)]
+struct Channels {
+    closed: bool,
+    by_org: HashMap<OrgId, broadcast::Sender<WatchEvent>>,
+}
+
+impl Watchers {
+    fn channels(&self) -> MutexGuard<'_, Channels> {
+        // Nothing panics while holding it.
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn watch(&self, org: &OrgId) -> Watch {
+        let mut channels = self.channels();
+        if channels.closed {
+            // Its sender is dropped here: the reader is told that the host has closed.
+            let (_, events) = broadcast::channel(1);
+            return Watch { events };
+        }
+        let channel = channels.by_org.entry(org.clone());
+        let channel = channel.or_insert_with(|| broadcast::channel(Watch::KEPT).0);
+        Watch {
+            events: channel.subscribe(),
+        }
+    }
+
+    /// Whether somebody watches.
+    pub(crate) fn any(&self, org: &OrgId) -> bool {
+        let mut channels = self.channels();
+        match channels
+            .by_org
+            .get(org)
+            .map(broadcast::Sender::receiver_count)
+        {
+            None => false,
+            Some(0) => {
+                channels.by_org.remove(org);
+                false
+            }
+            Some(_) => true,
+        }
+    }
+
+    pub(crate) fn changed(&self, sprite: Sprite) {
+        let at = crate::shared::now();
+        self.send(
+            &sprite.org.clone(),
+            WatchEvent::Changed {
+                sprite: Arc::new(sprite),
+                at,
+            },
+        );
+    }
+
+    pub(crate) fn gone(&self, sprite: Sprite) {
+        let at = crate::shared::now();
+        self.send(
+            &sprite.org.clone(),
+            WatchEvent::Gone {
+                sprite: Arc::new(sprite),
+                at,
+            },
+        );
+    }
+
+    pub(crate) fn missed(&self, org: &OrgId) {
+        self.send(org, WatchEvent::Missed);
+    }
+
+    fn send(&self, org: &OrgId, event: WatchEvent) {
+        if let Some(channel) = self.channels().by_org.get(org) {
+            // Fails only if nobody watches any more.
+            let _ = channel.send(event);
+        }
+    }
+
+    /// Ends every watch.
+    pub(crate) fn close(&self) {
+        let mut channels = self.channels();
+        channels.closed = true;
+        channels.by_org.clear();
     }
 }

@@ -1,0 +1,495 @@
+//! The task of one active sprite.
+//!
+//! It alone owns the sprite's machine and its operations. It takes in what happens (requests from its mailbox, the
+//! end of the operation under way, the end of the machine, holds let go, time), asks the lifecycle what to do, and
+//! does it. It never waits for an operation anywhere else than in its loop, so its mailbox is always taken.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use sprite_catalog::{NewSprite as NewRow, Sprite};
+use sprite_lifecycle::{
+    Action, Answer, Event, Fault, Operation, Phase, Refusal, Request, RequestId, Sleep, State, step,
+};
+use sprite_machine::MachineExit;
+use sprite_types::{MachineId, SpriteId};
+use tokio::sync::{mpsc, oneshot};
+use tracing::Instrument;
+
+use crate::awake::{Awake, Released};
+use crate::context::Context;
+use crate::error::{CreateError, DestroyError, RestartError, WakeError};
+use crate::registry::{CreateReply, Look, Message, Undelivered};
+use crate::shared::Shared;
+use crate::{create, destroy, recover, sleep, stop, wake};
+
+type Future<T> = Pin<Box<dyn std::future::Future<Output = T> + Send>>;
+
+/// Where an operation's end goes, and what it changed.
+struct Ended {
+    ctx: Context,
+    result: Result<(), Fault>,
+    /// What the creator of the sprite is told.
+    create_error: Option<CreateError>,
+}
+
+/// Who waits for an answer.
+enum Reply {
+    Create(CreateReply),
+    Wake(oneshot::Sender<Result<Awake, WakeError>>),
+    Restart(oneshot::Sender<Result<MachineId, RestartError>>),
+    Destroy(oneshot::Sender<Result<(), DestroyError>>),
+    Close(oneshot::Sender<()>),
+}
+
+struct Actor {
+    ctx: Context,
+    state: State,
+    mailbox: mpsc::Receiver<Message>,
+    replies: HashMap<RequestId, Reply>,
+    next_request: u64,
+    released: Arc<Released>,
+    operation: Option<Future<Ended>>,
+    /// The end of the machine, watched while no operation is about to end it.
+    exit: Option<Future<MachineExit>>,
+    create_error: Option<CreateError>,
+    closed: bool,
+}
+
+/// Starts the task of a new sprite; `reply` is answered when it is complete.
+///
+/// The task is entered before the row is inserted: nobody knows the id before, and whoever finds the row finds the
+/// task too.
+pub(crate) fn create(
+    shared: &Arc<Shared>,
+    new: NewRow,
+    reply: CreateReply,
+) -> Result<(), Undelivered> {
+    let owner = shared.clone();
+    shared.registry.enter(new.id, |mailbox| {
+        let task = async move { begin(owner, new, reply, mailbox).await };
+        shared.spawn(task);
+    })
+}
+
+async fn begin(
+    shared: Arc<Shared>,
+    new: NewRow,
+    reply: CreateReply,
+    mailbox: mpsc::Receiver<Message>,
+) {
+    match create::record(&shared, &new).await {
+        Ok(row) => {
+            shared.publish(&row).await;
+            let id = RequestId(0);
+            let (state, actions) = State::creating(id);
+            let span = span(&row);
+            let mut actor = Actor::new(Context::new(shared, row, None), state, mailbox);
+            actor.replies.insert(id, Reply::Create(reply));
+            actor.run(actions).instrument(span).await;
+        }
+        Err(error) => {
+            answer_all(
+                &shared,
+                new.id,
+                mailbox,
+                matches!(error, CreateError::Catalog(_)),
+            );
+            // Whoever does not wait any more needs no answer.
+            let _ = reply.send(Err(error));
+        }
+    }
+}
+
+/// Starts the task of a sprite that an earlier process left in the midst of something.
+pub(crate) fn resume(ctx: Context, (state, actions): (State, Vec<Action>)) {
+    let registry = &ctx.shared.clone().registry;
+    // Refused only when the host closes while it opens: then the next start does this.
+    let _ = registry.enter(ctx.sprite.id, |mailbox| {
+        Actor::new(ctx, state, mailbox).spawn(actions)
+    });
+}
+
+/// Sends the sprite's task a message; starts the task if it has none.
+pub(crate) fn send(
+    shared: &Arc<Shared>,
+    sprite: SpriteId,
+    message: Message,
+) -> Result<(), Undelivered> {
+    shared.registry.send(sprite, message, |mailbox| {
+        let owner = shared.clone();
+        shared.spawn(async move { wake_up(owner, sprite, mailbox).await });
+    })
+}
+
+/// The task of a sprite at rest: reads the row first, now that nobody else changes it.
+async fn wake_up(shared: Arc<Shared>, sprite: SpriteId, mailbox: mpsc::Receiver<Message>) {
+    match shared.catalog.sprite(sprite).await {
+        Ok(Some(row)) => {
+            let span = span(&row);
+            let ctx = Context::new(shared, row, None);
+            let actor = Actor::new(ctx, State::cold(), mailbox);
+            actor.run(Vec::new()).instrument(span).await;
+        }
+        outcome => {
+            let error = outcome.err();
+            if let Some(error) = &error {
+                let error = error as &dyn std::error::Error;
+                tracing::error!(error, %sprite, "read the row of a sprite");
+            }
+            answer_all(&shared, sprite, mailbox, error.is_some());
+        }
+    }
+}
+
+/// Answers all that came for a sprite without a row, and leaves when nothing more does.
+fn answer_all(
+    shared: &Shared,
+    sprite: SpriteId,
+    mut mailbox: mpsc::Receiver<Message>,
+    unreadable: bool,
+) {
+    while !shared.registry.leave(sprite, &mailbox) {
+        if let Ok(message) = mailbox.try_recv() {
+            refuse(message, unreadable);
+        }
+    }
+}
+
+/// Answers a message for a sprite whose row is not there, or cannot be read.
+fn refuse(message: Message, unreadable: bool) {
+    let cause = || "read the row of the sprite".to_owned();
+    // Whoever does not wait any more needs no answer.
+    match message {
+        Message::Wake(reply) => {
+            let error = if unreadable {
+                WakeError::Failed { cause: cause() }
+            } else {
+                WakeError::NotFound
+            };
+            let _ = reply.send(Err(error));
+        }
+        Message::Restart(reply) => {
+            let error = if unreadable {
+                RestartError::Failed { cause: cause() }
+            } else {
+                RestartError::NotFound
+            };
+            let _ = reply.send(Err(error));
+        }
+        Message::Destroy(reply) => {
+            let error = if unreadable {
+                DestroyError::Step { cause: cause() }
+            } else {
+                DestroyError::NotFound
+            };
+            let _ = reply.send(Err(error));
+        }
+        Message::Close(reply) => drop(reply.send(())),
+        Message::Look(reply) => drop(reply.send(Look::Asleep)),
+    }
+}
+
+fn span(sprite: &Sprite) -> tracing::Span {
+    tracing::info_span!(
+        "sprite",
+        org = %sprite.org,
+        sprite = %sprite.id,
+        machine = tracing::field::Empty,
+        generation = sprite.generation.0,
+    )
+}
+
+impl Actor {
+    fn new(ctx: Context, state: State, mailbox: mpsc::Receiver<Message>) -> Self {
+        Self {
+            ctx,
+            state,
+            mailbox,
+            replies: HashMap::new(),
+            // 0 is the creation.
+            next_request: 1,
+            released: Arc::default(),
+            operation: None,
+            exit: None,
+            create_error: None,
+            closed: false,
+        }
+    }
+
+    fn spawn(self, actions: Vec<Action>) {
+        let shared = self.ctx.shared.clone();
+        let span = span(&self.ctx.sprite);
+        shared.spawn(self.run(actions).instrument(span));
+    }
+
+    async fn run(mut self, actions: Vec<Action>) {
+        self.act(actions);
+        loop {
+            if self.closed && self.operation.is_none() {
+                return;
+            }
+            if self.state.forgettable()
+                && self
+                    .ctx
+                    .shared
+                    .registry
+                    .leave(self.ctx.sprite.id, &self.mailbox)
+            {
+                return;
+            }
+            self.watch_machine();
+            let Some(event) = self.next_event().await else {
+                continue;
+            };
+            let policy = self.ctx.shared.policy();
+            let (state, actions) = step(&self.state, event, self.ctx.shared.now(), &policy);
+            self.state = state;
+            self.act(actions);
+        }
+    }
+
+    /// What happens next; `None` if it needed no decision.
+    async fn next_event(&mut self) -> Option<Event> {
+        let deadline = self.state.deadline(&self.ctx.shared.policy());
+        let deadline = deadline.and_then(|moment| self.ctx.shared.instant(moment));
+        tokio::select! {
+            // Ends before beginnings: who asks now is answered by what is, not by what was.
+            biased;
+            ended = ready(&mut self.operation) => Some(self.ended(ended)),
+            exit = ready(&mut self.exit) => {
+                tracing::warn!(reason = exit.reason, "machine ended by itself");
+                Some(Event::MachineExited)
+            }
+            holds = self.released.take() => Some(Event::Released(holds)),
+            message = self.mailbox.recv() => self.received(message),
+            () = until(deadline) => Some(Event::Tick),
+        }
+    }
+
+    fn ended(&mut self, ended: Ended) -> Event {
+        self.ctx = ended.ctx;
+        // The undoing that follows a failed creation does not forget why.
+        self.create_error = ended.create_error.or_else(|| self.create_error.take());
+        if let Some(machine) = &self.ctx.machine {
+            let id = machine.identity().machine;
+            tracing::Span::current().record("machine", tracing::field::display(id));
+        }
+        Event::Finished(ended.result)
+    }
+
+    fn received(&mut self, message: Option<Message>) -> Option<Event> {
+        // The registry keeps a sender until the task has left.
+        let (reply, request) = match message? {
+            Message::Wake(reply) => (Reply::Wake(reply), Request::Wake),
+            Message::Restart(reply) => (Reply::Restart(reply), Request::Restart),
+            Message::Destroy(reply) => (Reply::Destroy(reply), Request::Destroy),
+            Message::Close(reply) => (Reply::Close(reply), Request::Close),
+            Message::Look(reply) => {
+                // Whoever does not wait any more needs no answer.
+                let _ = reply.send(self.look());
+                return None;
+            }
+        };
+        let id = RequestId(self.next_request);
+        self.next_request += 1;
+        self.replies.insert(id, reply);
+        Some(Event::Requested(id, request))
+    }
+
+    fn look(&self) -> Look {
+        match self.state.phase() {
+            Phase::Running { .. }
+            | Phase::FallingAsleep {
+                step: Sleep::Sync, ..
+            } => self.ctx.machine.clone().map_or(Look::Busy, Look::Awake),
+            Phase::Creating
+            | Phase::Waking(_)
+            | Phase::FallingAsleep {
+                step: Sleep::Freeze,
+                ..
+            }
+            | Phase::Stopping(_)
+            | Phase::Marking(_)
+            | Phase::Destroying { .. } => Look::Busy,
+            Phase::Cold | Phase::Warm { .. } | Phase::Gone => Look::Asleep,
+            Phase::Failed { cause } => Look::Failed(cause.clone()),
+        }
+    }
+
+    /// Watches the machine's end in the phases in which that is news.
+    fn watch_machine(&mut self) {
+        match self.state.phase() {
+            Phase::Running { .. }
+            | Phase::Warm { .. }
+            | Phase::FallingAsleep {
+                step: Sleep::Sync, ..
+            } => {
+                if self.exit.is_none()
+                    && let Some(machine) = self.ctx.machine.clone()
+                {
+                    self.exit = Some(Box::pin(async move { machine.exited().await }));
+                }
+            }
+            Phase::Creating
+            | Phase::Cold
+            | Phase::Waking(_)
+            | Phase::FallingAsleep {
+                step: Sleep::Freeze,
+                ..
+            }
+            | Phase::Stopping(_)
+            | Phase::Failed { .. }
+            | Phase::Marking(_)
+            | Phase::Destroying { .. }
+            | Phase::Gone => self.exit = None,
+        }
+    }
+
+    fn act(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Perform(operation) => {
+                    self.operation = Some(perform(self.ctx.clone(), operation))
+                }
+                Action::Abandon => self.operation = None,
+                Action::Answer(request, answer) => self.answer(request, answer),
+            }
+        }
+    }
+
+    fn answer(&mut self, request: RequestId, answer: Answer) {
+        let Some(reply) = self.replies.remove(&request) else {
+            debug_assert!(false, "{request:?} is answered twice");
+            return;
+        };
+        // Whoever does not wait any more needs no answer; a hold comes back by being dropped.
+        match reply {
+            Reply::Create(reply) => drop(reply.send(self.created(answer))),
+            Reply::Wake(reply) => drop(reply.send(self.woken(answer))),
+            Reply::Restart(reply) => drop(reply.send(self.restarted(answer))),
+            Reply::Destroy(reply) => drop(reply.send(destroyed(answer))),
+            Reply::Close(reply) => {
+                self.closed = true;
+                let _ = reply.send(());
+            }
+        }
+    }
+
+    fn created(&mut self, answer: Answer) -> Result<Sprite, CreateError> {
+        match answer {
+            Answer::Created => Ok(self.ctx.sprite.clone()),
+            Answer::Refused(Refusal::Failed(cause)) => Err(self
+                .create_error
+                .take()
+                .unwrap_or(CreateError::Step { cause })),
+            Answer::Refused(Refusal::Gone) => Err(CreateError::Destroyed),
+            Answer::Refused(Refusal::Closing | Refusal::Busy)
+            | Answer::Awake
+            | Answer::Restarted
+            | Answer::Destroyed
+            | Answer::Closed => Err(CreateError::Closing),
+        }
+    }
+
+    fn woken(&self, answer: Answer) -> Result<Awake, WakeError> {
+        match answer {
+            Answer::Awake => match &self.ctx.machine {
+                Some(machine) => {
+                    let (epoch, released) = (self.ctx.shared.epoch, self.released.clone());
+                    Ok(Awake::new(machine.clone(), epoch, released))
+                }
+                None => {
+                    debug_assert!(false, "a running sprite has a machine");
+                    self.released.one();
+                    Err(WakeError::Failed {
+                        cause: "machine is gone".to_owned(),
+                    })
+                }
+            },
+            Answer::Refused(Refusal::Failed(cause)) => Err(WakeError::Failed { cause }),
+            Answer::Refused(Refusal::Busy) => Err(WakeError::Busy),
+            Answer::Refused(Refusal::Gone) => Err(WakeError::NotFound),
+            Answer::Refused(Refusal::Closing)
+            | Answer::Created
+            | Answer::Restarted
+            | Answer::Destroyed
+            | Answer::Closed => Err(WakeError::Closing),
+        }
+    }
+
+    fn restarted(&self, answer: Answer) -> Result<MachineId, RestartError> {
+        match answer {
+            Answer::Restarted => match &self.ctx.machine {
+                Some(machine) => Ok(machine.identity().machine),
+                None => Err(RestartError::Failed {
+                    cause: "machine is gone".to_owned(),
+                }),
+            },
+            Answer::Refused(Refusal::Failed(cause)) => Err(RestartError::Failed { cause }),
+            Answer::Refused(Refusal::Busy) => Err(RestartError::Busy),
+            Answer::Refused(Refusal::Gone) => Err(RestartError::NotFound),
+            Answer::Refused(Refusal::Closing)
+            | Answer::Created
+            | Answer::Awake
+            | Answer::Destroyed
+            | Answer::Closed => Err(RestartError::Closing),
+        }
+    }
+}
+
+fn destroyed(answer: Answer) -> Result<(), DestroyError> {
+    match answer {
+        Answer::Destroyed => Ok(()),
+        Answer::Refused(Refusal::Failed(cause)) => Err(DestroyError::Step { cause }),
+        Answer::Refused(Refusal::Busy) => Err(DestroyError::Busy),
+        Answer::Refused(Refusal::Gone) => Err(DestroyError::NotFound),
+        Answer::Refused(Refusal::Closing)
+        | Answer::Created
+        | Answer::Awake
+        | Answer::Restarted
+        | Answer::Closed => Err(DestroyError::Closing),
+    }
+}
+
+fn perform(mut ctx: Context, operation: Operation) -> Future<Ended> {
+    Box::pin(async move {
+        let mut create_error = None;
+        let result = match operation {
+            Operation::Create => create::complete(&mut ctx, &mut create_error).await,
+            Operation::Boot => wake::boot(&mut ctx).await,
+            Operation::Thaw => wake::thaw(&mut ctx).await,
+            Operation::Adopt => recover::adopt(&mut ctx).await,
+            Operation::Sync => sleep::sync(&ctx).await,
+            Operation::Freeze => sleep::freeze(&mut ctx).await,
+            Operation::Stop(how) => stop::stop(&mut ctx, how).await,
+            Operation::Mark => destroy::mark(&mut ctx).await,
+            Operation::Destroy(step) => destroy::step(&mut ctx, step).await,
+        };
+        Ended {
+            ctx,
+            result,
+            create_error,
+        }
+    })
+}
+
+/// The output of the future, which is taken; waits for ever where there is none.
+async fn ready<T>(future: &mut Option<Future<T>>) -> T {
+    match future {
+        Some(running) => {
+            let output = running.await;
+            *future = None;
+            output
+        }
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

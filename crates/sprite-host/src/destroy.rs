@@ -1,0 +1,51 @@
+//! Destroying a sprite: announced durably, then machine, disk, row, each until it is done.
+//!
+//! The row goes last: as long as anything of the sprite is left, the intent tells the next start to go on. A sprite
+//! whose creation failed or was cut off goes the same way, with its intent `create` in place of `destroy`.
+
+use sprite_lifecycle::{DestroyStep, Fault, Left};
+
+use crate::context::{Context, as_before};
+use crate::fault::FaultPoint;
+use crate::shared;
+use crate::stop::end_machine;
+
+/// Announces the end.
+pub(crate) async fn mark(ctx: &mut Context) -> Result<(), Fault> {
+    ctx.shared
+        .catalog
+        .mark_destroyed(ctx.sprite.id, ctx.fence(), shared::now())
+        .await
+        .map_err(|error| as_before("announce the end", &error))?;
+    ctx.fault(FaultPoint::DestroyMarked).await;
+    Ok(())
+}
+
+/// Does one step. Idempotent.
+pub(crate) async fn step(ctx: &mut Context, step: DestroyStep) -> Result<(), Fault> {
+    match step {
+        DestroyStep::Machine => {
+            end_machine(ctx).await.map_err(|cause| Fault {
+                cause,
+                left: Left::AsBefore,
+            })?;
+            ctx.fault(FaultPoint::DestroyMachine).await;
+        }
+        DestroyStep::Disk => {
+            let deleted = ctx.shared.disks.delete(ctx.sprite.id).await;
+            deleted.map_err(|error| as_before("delete the disk", &error))?;
+            ctx.fault(FaultPoint::DestroyDisk).await;
+        }
+        DestroyStep::Row => {
+            let deleted = ctx
+                .shared
+                .catalog
+                .delete_sprite(ctx.sprite.id, ctx.fence())
+                .await;
+            deleted.map_err(|error| as_before("delete the row", &error))?;
+            ctx.fault(FaultPoint::DestroyRow).await;
+            ctx.shared.watchers.gone(ctx.sprite.clone());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,141 @@
+//! What a start does with what an earlier process left.
+//!
+//! 1. The driver hands out the machines that still run. Those that the rows announce are kept; others are ended.
+//! 2. Rows that announce machines which do not run any more become cold.
+//! 3. Disks without a row are deleted.
+//! 4. What was announced and not finished gets a task that finishes it: sprites with an intent are destroyed,
+//!    running machines adopted; frozen ones just kept.
+//!
+//! Every step can be done twice, so a crash in here needs nothing else than the next start.
+
+use std::collections::{HashMap, HashSet};
+use std::error::Error;
+use std::sync::Arc;
+
+use futures_util::future::try_join_all;
+use sprite_catalog::Sprite;
+use sprite_lifecycle::{Fault, State};
+use sprite_machine::Machine;
+use sprite_types::{SpriteId, SpriteStatus};
+
+use crate::actor;
+use crate::context::{Context, describe};
+use crate::error::OpenError;
+use crate::fault::FaultPoint;
+use crate::shared::{self, Shared};
+use crate::wake;
+
+/// Brings machines, rows and disks into agreement, and starts the tasks of sprites that need one.
+pub(crate) async fn recover(shared: &Arc<Shared>) -> Result<(), OpenError> {
+    let intents = shared.catalog.intents().await?;
+    let active = shared.catalog.active_sprites().await?;
+    let found = shared.driver.adopt().await.map_err(OpenError::Machines)?;
+    let (mut machines, strays) = sort(&active, found);
+    end_strays(strays).await?;
+    shared.fault(FaultPoint::RecoverStrays).await;
+
+    let (kept, lost): (Vec<Sprite>, Vec<Sprite>) = active
+        .into_iter()
+        .partition(|sprite| machines.contains_key(&sprite.id));
+    let lost: Vec<_> = lost.iter().filter_map(|sprite| sprite.machine).collect();
+    if !lost.is_empty() {
+        tracing::warn!(
+            machines = lost.len(),
+            "machines did not outlive the last run"
+        );
+    }
+    shared.catalog.forget_machines(&lost, shared::now()).await?;
+    shared.fault(FaultPoint::RecoverRows).await;
+
+    delete_orphan_disks(shared).await?;
+    shared.fault(FaultPoint::RecoverDisks).await;
+
+    let mut marked = HashSet::new();
+    for (id, operation) in intents {
+        let Some(sprite) = shared.catalog.sprite(id).await? else {
+            continue;
+        };
+        tracing::info!(sprite = %id, name = %sprite.name, %operation, "finish or undo what was cut off");
+        marked.insert(id);
+        let ctx = Context::new(shared.clone(), sprite, machines.remove(&id));
+        actor::resume(ctx, State::destroying());
+    }
+    for sprite in kept {
+        if marked.contains(&sprite.id) {
+            continue;
+        }
+        let machine = machines.remove(&sprite.id);
+        let beginning = match sprite.status {
+            SpriteStatus::Running => State::adopting(),
+            // It is frozen: warm is recorded after freezing, and thawing is recorded before.
+            SpriteStatus::Warm => (State::warm(shared.now()), Vec::new()),
+            SpriteStatus::Cold => continue,
+        };
+        actor::resume(Context::new(shared.clone(), sprite, machine), beginning);
+    }
+    Ok(())
+}
+
+type Machines = HashMap<SpriteId, Arc<dyn Machine>>;
+
+/// The machines that rows announce, and the others.
+fn sort(active: &[Sprite], found: Vec<Arc<dyn Machine>>) -> (Machines, Vec<Arc<dyn Machine>>) {
+    let announced: HashMap<SpriteId, &Sprite> =
+        active.iter().map(|sprite| (sprite.id, sprite)).collect();
+    let (ours, strays): (Vec<_>, Vec<_>) = found.into_iter().partition(|machine| {
+        let identity = machine.identity();
+        announced.get(&identity.sprite).is_some_and(|sprite| {
+            sprite.machine == Some(identity.machine) && sprite.generation == identity.generation
+        })
+    });
+    (
+        ours.into_iter()
+            .map(|machine| (machine.identity().sprite, machine))
+            .collect(),
+        strays,
+    )
+}
+
+async fn end_strays(strays: Vec<Arc<dyn Machine>>) -> Result<(), OpenError> {
+    try_join_all(strays.into_iter().map(async |machine| {
+        let identity = machine.identity();
+        tracing::warn!(sprite = %identity.sprite, machine = %identity.machine, "end a machine of no sprite");
+        let ended = machine.destroy().await;
+        ended.map_err(|source| OpenError::Stray { machine: identity.machine, source })
+    }))
+    .await
+    .map(|_| ())
+}
+
+async fn delete_orphan_disks(shared: &Shared) -> Result<(), OpenError> {
+    let disks = shared.disks.list().await.map_err(OpenError::Disks)?;
+    if disks.is_empty() {
+        return Ok(());
+    }
+    let sprites: HashSet<SpriteId> = shared.catalog.sprite_ids().await?.into_iter().collect();
+    for disk in disks.into_iter().filter(|disk| !sprites.contains(disk)) {
+        tracing::warn!(sprite = %disk, "delete a disk of no sprite");
+        shared.disks.delete(disk).await.map_err(OpenError::Disks)?;
+    }
+    Ok(())
+}
+
+/// Takes over a machine that an earlier process started: lets it run, whatever that process was about to do with
+/// it, and sees that its environment stands.
+pub(crate) async fn adopt(ctx: &mut Context) -> Result<(), Fault> {
+    let machine = ctx
+        .machine
+        .clone()
+        .expect("a sprite is adopted with its machine");
+    // It may have been frozen right before the crash, without having been recorded as warm.
+    if let Err(error) = machine.thaw().await {
+        tracing::debug!(error = &error as &dyn Error, "thaw an adopted machine");
+    }
+    if let Err(error) = wake::prepare(ctx, &machine).await {
+        let cause = describe("adopt the machine", &error);
+        return Err(wake::undo(ctx, cause).await);
+    }
+    ctx.fault(FaultPoint::RecoverAdopted).await;
+    tracing::info!("adopted a running machine");
+    Ok(())
+}

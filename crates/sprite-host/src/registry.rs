@@ -1,0 +1,165 @@
+//! Which sprites have a task, and how to reach it.
+//!
+//! Messages are put into a mailbox only while the registry is locked, and a task leaves the registry only while it
+//! is locked and its mailbox is empty. So no message is ever put into the mailbox of a task that has ended.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sprite_catalog::Sprite;
+use sprite_machine::Machine;
+use sprite_types::{MachineId, SpriteId};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::awake::Awake;
+use crate::error::{CreateError, DestroyError, RestartError, WakeError};
+
+/// Messages that a task has not taken yet; it takes them at once, whatever else it does.
+const MAILBOX: usize = 256;
+
+/// What is asked of a sprite's task.
+#[derive(Debug)]
+pub(crate) enum Message {
+    Wake(oneshot::Sender<Result<Awake, WakeError>>),
+    Restart(oneshot::Sender<Result<MachineId, RestartError>>),
+    Destroy(oneshot::Sender<Result<(), DestroyError>>),
+    Close(oneshot::Sender<()>),
+    Look(oneshot::Sender<Look>),
+}
+
+/// Where a sprite's task stands.
+pub(crate) enum Look {
+    /// A machine runs.
+    Awake(Arc<dyn Machine>),
+    /// A machine comes or goes.
+    Busy,
+    /// No machine runs.
+    Asleep,
+    /// It cannot go on by itself.
+    Failed(String),
+}
+
+impl std::fmt::Debug for Look {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Awake(_) => "Awake",
+            Self::Busy => "Busy",
+            Self::Asleep => "Asleep",
+            Self::Failed(_) => "Failed",
+        })
+    }
+}
+
+/// Who waits for a new sprite to be complete.
+pub(crate) type CreateReply = oneshot::Sender<Result<Sprite, CreateError>>;
+
+/// Why a message was not taken.
+#[derive(Debug)]
+pub(crate) enum Undelivered {
+    /// Too many messages wait.
+    Busy,
+    /// The host shuts down.
+    Closing,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    closing: bool,
+    mailboxes: HashMap<SpriteId, mpsc::Sender<Message>>,
+}
+
+impl Registry {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // Nothing panics while holding it.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a message into the mailbox of the sprite's task; `spawn` makes the task if there is none.
+    pub(crate) fn send(
+        &self,
+        sprite: SpriteId,
+        message: Message,
+        spawn: impl FnOnce(mpsc::Receiver<Message>),
+    ) -> Result<(), Undelivered> {
+        let mut table = self.table();
+        if table.closing {
+            return Err(Undelivered::Closing);
+        }
+        match table.mailboxes.entry(sprite) {
+            Entry::Occupied(entry) => deliver(entry.get(), message),
+            Entry::Vacant(entry) => {
+                let (sender, mailbox) = mpsc::channel(MAILBOX);
+                deliver(&sender, message)?;
+                entry.insert(sender);
+                spawn(mailbox);
+                Ok(())
+            }
+        }
+    }
+
+    /// Puts a message into the mailbox of the sprite's task; says whether there is one.
+    pub(crate) fn send_if_active(
+        &self,
+        sprite: SpriteId,
+        message: Message,
+    ) -> Result<bool, Undelivered> {
+        let table = self.table();
+        match table.mailboxes.get(&sprite) {
+            Some(mailbox) => deliver(mailbox, message).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// Enters a task for a sprite that has none yet.
+    pub(crate) fn enter(
+        &self,
+        sprite: SpriteId,
+        spawn: impl FnOnce(mpsc::Receiver<Message>),
+    ) -> Result<(), Undelivered> {
+        let mut table = self.table();
+        if table.closing {
+            return Err(Undelivered::Closing);
+        }
+        let (sender, mailbox) = mpsc::channel(MAILBOX);
+        table.mailboxes.insert(sprite, sender);
+        spawn(mailbox);
+        Ok(())
+    }
+
+    /// Strikes the task out, unless a message waits in its mailbox. Says whether it did.
+    pub(crate) fn leave(&self, sprite: SpriteId, mailbox: &mpsc::Receiver<Message>) -> bool {
+        let mut table = self.table();
+        if !mailbox.is_empty() {
+            return false;
+        }
+        table.mailboxes.remove(&sprite);
+        true
+    }
+
+    /// Refuses every new task and message from now on; the mailboxes of the tasks there are.
+    pub(crate) fn close(&self) -> Vec<mpsc::Sender<Message>> {
+        let mut table = self.table();
+        table.closing = true;
+        table.mailboxes.values().cloned().collect()
+    }
+
+    /// How many sprites have a task.
+    pub(crate) fn active(&self) -> usize {
+        self.table().mailboxes.len()
+    }
+}
+
+fn deliver(mailbox: &mpsc::Sender<Message>, message: Message) -> Result<(), Undelivered> {
+    match mailbox.try_send(message) {
+        Ok(()) => Ok(()),
+        Err(mpsc::error::TrySendError::Full(_)) => Err(Undelivered::Busy),
+        // Tasks leave the registry before they end; one that did not was stopped with the host.
+        Err(mpsc::error::TrySendError::Closed(_)) => Err(Undelivered::Closing),
+    }
+}

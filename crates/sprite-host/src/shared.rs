@@ -1,0 +1,149 @@
+//! What all tasks of a host share.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sprite_agent_api::link::Epoch;
+use sprite_catalog::{Catalog, Sprite};
+use sprite_lifecycle::{Moment, Policy};
+use sprite_machine::MachineDriver;
+use time::OffsetDateTime;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::disks::Disks;
+use crate::fault::FaultPoint;
+use crate::options::HostOptions;
+use crate::registry::Registry;
+use crate::tokens::TokenCache;
+use crate::watch::Watchers;
+
+/// How many requests of a kind wait for one sprite; one more is told that it is busy.
+const MOST_WAITING: usize = 1024;
+
+pub(crate) struct Shared {
+    pub(crate) catalog: Catalog,
+    pub(crate) disks: Arc<dyn Disks>,
+    pub(crate) driver: Arc<dyn MachineDriver>,
+    pub(crate) options: HostOptions,
+    /// This process, for the agents.
+    pub(crate) epoch: Epoch,
+    pub(crate) registry: Registry,
+    pub(crate) watchers: Watchers,
+    pub(crate) tokens: TokenCache,
+    /// A permit for every machine that may be started at the same time.
+    pub(crate) boots: Semaphore,
+    began: Instant,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        catalog: Catalog,
+        disks: Arc<dyn Disks>,
+        driver: Arc<dyn MachineDriver>,
+        options: HostOptions,
+    ) -> Self {
+        let boots = Semaphore::new(options.boots_at_once.clamp(1, Semaphore::MAX_PERMITS));
+        Self {
+            catalog,
+            disks,
+            driver,
+            options,
+            epoch: Epoch(uuid::Uuid::new_v4().as_u64_pair().0),
+            registry: Registry::default(),
+            watchers: Watchers::default(),
+            tokens: TokenCache::default(),
+            boots,
+            began: Instant::now(),
+            tasks: Mutex::default(),
+        }
+    }
+
+    /// Stands beside a step.
+    pub(crate) async fn fault(&self, point: FaultPoint) {
+        self.options.faults.at(point).await;
+    }
+
+    pub(crate) fn policy(&self) -> Policy {
+        Policy {
+            idle_timeout: self.options.idle_timeout,
+            cold_after: self.options.cold_after,
+            most_waiting: MOST_WAITING,
+        }
+    }
+
+    pub(crate) fn now(&self) -> Moment {
+        Moment(self.began.elapsed())
+    }
+
+    /// The instant of a moment; `None` if the clock cannot tell one so late.
+    pub(crate) fn instant(&self, moment: Moment) -> Option<Instant> {
+        self.began.checked_add(moment.0)
+    }
+
+    /// Tells those who watch the sprite's organisation how its row is now. Costs nothing if nobody does.
+    pub(crate) async fn publish(&self, sprite: &Sprite) {
+        if !self.watchers.any(&sprite.org) {
+            return;
+        }
+        match self.catalog.sprite(sprite.id).await {
+            Ok(Some(now)) => self.watchers.changed(now),
+            // Deleted meanwhile: that is told by who deletes.
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "read a sprite for its watchers"
+                );
+                self.watchers.missed(&sprite.org);
+            }
+        }
+    }
+
+    /// Runs `task` until it ends or the host does.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks();
+        // Forget those that ended, so that the set is as large as what runs.
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
+    }
+
+    /// Stops every task where it is.
+    pub(crate) fn abort(&self) {
+        self.tasks().abort_all();
+    }
+
+    /// Stops every task where it is, and waits until none runs.
+    pub(crate) async fn kill(&self) {
+        loop {
+            let mut tasks = std::mem::take(&mut *self.tasks());
+            if tasks.is_empty() {
+                return;
+            }
+            tasks.shutdown().await;
+        }
+    }
+
+    /// Waits until every task has ended.
+    pub(crate) async fn join(&self) {
+        loop {
+            let mut tasks = std::mem::take(&mut *self.tasks());
+            if tasks.is_empty() {
+                return;
+            }
+            while tasks.join_next().await.is_some() {}
+        }
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, JoinSet<()>> {
+        // Nothing panics while holding it.
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The time now, as the catalog keeps it: in whole microseconds.
+pub(crate) fn now() -> OffsetDateTime {
+    let now = OffsetDateTime::now_utc();
+    now.replace_microsecond(now.microsecond()).unwrap_or(now)
+}

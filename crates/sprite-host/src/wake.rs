@@ -1,0 +1,191 @@
+//! Waking a sprite: booting a machine, or thawing the one it has.
+//!
+//! Boot: announce (commit: running, next incarnation, the machine's id) → start → environment → awake.
+//! Thaw: announce → thaw → awake.
+//! The announcement is durable before anything runs. If a boot fails after it, the machine is ended and the row
+//! goes back to cold; if the process dies, the next start finds the machine, or none, and does the same.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sprite_agent_api::message::{EnvironmentSpec, Request};
+use sprite_lifecycle::{Fault, Left};
+use sprite_machine::{Identity, Machine, MachineError, MachineSpec};
+use sprite_types::MachineId;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::{self, AskError};
+use crate::context::{Context, as_before, describe};
+use crate::fault::FaultPoint;
+
+/// Boots a machine.
+pub(crate) async fn boot(ctx: &mut Context) -> Result<(), Fault> {
+    let shared = ctx.shared.clone();
+    let turn = shared.boots.acquire().await;
+    debug_assert!(turn.is_ok(), "nobody closes it");
+    announce(ctx).await?;
+    ctx.fault(FaultPoint::WakeCommitted).await;
+    let machine = start(ctx).await?;
+    ctx.machine = Some(machine.clone());
+    ctx.fault(FaultPoint::WakeStarted).await;
+    if let Err(error) = prepare(ctx, &machine).await {
+        let cause = describe("build the environment", &error);
+        return Err(undo(ctx, cause).await);
+    }
+    ctx.fault(FaultPoint::WakeReady).await;
+    Ok(())
+}
+
+async fn announce(ctx: &mut Context) -> Result<(), Fault> {
+    const STEP: &str = "announce the machine";
+    ctx.refresh()
+        .await
+        .map_err(|error| as_before(STEP, &error))?;
+    if ctx.announced().is_none() {
+        let machine = MachineId::random();
+        ctx.leave_rest(machine)
+            .await
+            .map_err(|error| as_before(STEP, &error))?;
+    }
+    Ok(())
+}
+
+/// Starts the announced machine. The driver has deadlines of its own; one that does not keep them leaves a sprite
+/// that nothing is done with until its start has ended after all.
+async fn start(ctx: &mut Context) -> Result<Arc<dyn Machine>, Fault> {
+    let machine = ctx
+        .announced()
+        .expect("the machine is announced before it is started");
+    let spec = MachineSpec {
+        identity: Identity {
+            sprite: ctx.sprite.id,
+            machine,
+            incarnation: ctx.sprite.incarnation,
+            generation: ctx.sprite.generation,
+        },
+        disk: ctx.shared.disks.path(ctx.sprite.id),
+        resources: ctx.sprite.resources,
+    };
+    let (answer, mut started) = oneshot::channel();
+    let driver = ctx.shared.driver.clone();
+    let ended = CancellationToken::new();
+    let over = ended.clone();
+    ctx.shared.spawn(async move {
+        let started = driver.start(spec).await;
+        // Nobody waits for it any more: it must not run.
+        if let Err(Ok(late)) = answer.send(started)
+            && let Err(error) = late.destroy().await
+        {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "end a machine that came too late"
+            );
+            return;
+        }
+        over.cancel();
+    });
+    match in_time(&mut started, ctx.shared.options.boot_within).await {
+        Some(Ok(machine)) => Ok(machine),
+        // The driver leaves nothing of a machine that it could not start.
+        Some(Err(error)) => Err(undo(ctx, describe("start the machine", &error)).await),
+        None => {
+            ctx.unfinished = Some(ended);
+            let within = ctx.shared.options.boot_within;
+            let cause = format!("start the machine: not done after {within:?}");
+            ctx.record_failure(&cause).await;
+            Err(Fault {
+                cause,
+                left: Left::Unknown,
+            })
+        }
+    }
+}
+
+/// What the driver answered within the time; afterwards an answer goes back to who gave it.
+async fn in_time(started: &mut oneshot::Receiver<Started>, within: Duration) -> Option<Started> {
+    match tokio::time::timeout(within, &mut *started).await {
+        Ok(answer) => answer.ok(),
+        Err(_) => {
+            started.close();
+            started.try_recv().ok()
+        }
+    }
+}
+
+type Started = Result<Arc<dyn Machine>, MachineError>;
+
+/// Builds the environment, or sees that it stands.
+pub(crate) async fn prepare(ctx: &Context, machine: &Arc<dyn Machine>) -> Result<(), AskError> {
+    let environment = &ctx.sprite.environment;
+    let spec = EnvironmentSpec {
+        hostname: ctx.sprite.name.to_string(),
+        env: environment
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect(),
+        nameservers: ctx.shared.options.nameservers.clone(),
+    };
+    let within = ctx.shared.options.boot_within;
+    agent::ask(machine, ctx.shared.epoch, &Request::Start(spec), within)
+        .await
+        .map(|_ready| ())
+}
+
+/// Ends the machine of a wake that failed, if there is one, and takes the announcement back.
+pub(crate) async fn undo(ctx: &mut Context, cause: String) -> Fault {
+    if let Some(machine) = ctx.machine.clone() {
+        if let Err(error) = machine.destroy().await {
+            let cause = format!("{cause}; then {}", describe("end the machine", &error));
+            tracing::error!(cause, "a machine is left that cannot be removed");
+            ctx.record_failure(&cause).await;
+            return Fault {
+                cause,
+                left: Left::Unknown,
+            };
+        }
+        ctx.machine = None;
+    }
+    tracing::warn!(cause, "wake failed");
+    if let Err(error) = ctx.enter_cold(Some(&cause)).await {
+        // The row goes on to announce a machine that does not exist; the next boot takes it up.
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "take an announcement back"
+        );
+    }
+    Fault {
+        cause,
+        left: Left::NoMachine,
+    }
+}
+
+/// Lets the frozen machine run on.
+pub(crate) async fn thaw(ctx: &mut Context) -> Result<(), Fault> {
+    const STEP: &str = "announce the thaw";
+    let machine = ctx.machine.clone().expect("a warm sprite has a machine");
+    ctx.refresh()
+        .await
+        .map_err(|error| as_before(STEP, &error))?;
+    if ctx.announced().is_none() {
+        let id = machine.identity().machine;
+        ctx.leave_rest(id)
+            .await
+            .map_err(|error| as_before(STEP, &error))?;
+    }
+    ctx.fault(FaultPoint::ThawCommitted).await;
+    if let Err(error) = machine.thaw().await {
+        let fault = as_before("thaw the machine", &error);
+        tracing::warn!(cause = fault.cause, "wake failed");
+        if let Err(error) = ctx.enter_warm().await {
+            // The row goes on to announce a machine that runs; the next thaw takes that up.
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "take an announcement back"
+            );
+        }
+        return Err(fault);
+    }
+    ctx.fault(FaultPoint::Thawed).await;
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! Disks that are empty files.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use sprite_host::{DiskError, Disks};
+use sprite_types::SpriteId;
+use tempfile::TempDir;
+
+use crate::switch::{Held, Shared, Step};
+
+/// A pool in a temporary directory; a disk is a file that holds the image's name and the size asked for.
+#[derive(Debug)]
+pub struct FakeDisks {
+    dir: TempDir,
+    switches: Shared,
+}
+
+impl Default for FakeDisks {
+    fn default() -> Self {
+        Self {
+            dir: tempfile::tempdir().expect("make a directory for disks"),
+            switches: Shared::default(),
+        }
+    }
+}
+
+impl FakeDisks {
+    /// Makes a step fail the next `times` times.
+    pub fn fail(&self, step: Step, times: u32) {
+        self.switches.fail(step, times);
+    }
+
+    /// Makes a step wait as long as what comes back lives.
+    #[must_use]
+    pub fn hold(&self, step: Step) -> Held {
+        self.switches.hold(step)
+    }
+
+    /// What was written to the disk when it was made: image and size. `None`: there is none.
+    #[must_use]
+    pub fn made_from(&self, sprite: SpriteId) -> Option<String> {
+        fs::read_to_string(self.path(sprite)).ok()
+    }
+
+    fn failed(step: &str, source: io::Error) -> DiskError {
+        DiskError::Step {
+            step: step.to_owned(),
+            source: Box::new(source),
+        }
+    }
+}
+
+#[async_trait]
+impl Disks for FakeDisks {
+    async fn create(
+        &self,
+        sprite: SpriteId,
+        image: &str,
+        storage_gb: u32,
+    ) -> Result<PathBuf, DiskError> {
+        let fail = |source| Self::failed("make a disk", source);
+        self.switches.pass(Step::CreateDisk).await.map_err(fail)?;
+        if self.switches.fails(Step::CreateDiskFull) {
+            return Err(DiskError::Full {
+                step: "make a disk".to_owned(),
+            });
+        }
+        let path = self.path(sprite);
+        if !path.exists() {
+            fs::write(&path, format!("{image} {storage_gb}")).map_err(fail)?;
+        }
+        Ok(path)
+    }
+
+    fn path(&self, sprite: SpriteId) -> PathBuf {
+        self.dir.path().join(sprite.to_string())
+    }
+
+    async fn delete(&self, sprite: SpriteId) -> Result<(), DiskError> {
+        let fail = |source| Self::failed("delete a disk", source);
+        self.switches.pass(Step::DeleteDisk).await.map_err(fail)?;
+        match fs::remove_file(self.path(sprite)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(fail),
+        }
+    }
+
+    async fn list(&self) -> Result<Vec<SpriteId>, DiskError> {
+        let fail = |source| Self::failed("list disks", source);
+        let entries = fs::read_dir(self.dir.path()).map_err(fail)?;
+        let name = |entry: io::Result<fs::DirEntry>| entry.map(|entry| entry.file_name());
+        let names = entries
+            .map(name)
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(fail)?;
+        Ok(names
+            .iter()
+            .filter_map(|name| name.to_str()?.parse().ok())
+            .collect())
+    }
+}

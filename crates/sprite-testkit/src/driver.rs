@@ -1,0 +1,134 @@
+//! A driver whose machines live in memory. It outlives hosts, as a kernel does, so that a test can drop a host and
+//! open another one on what is left.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use sprite_machine::{Machine, MachineDriver, MachineError, MachineSpec};
+use sprite_types::{DriverKind, MachineId, SpriteId};
+
+use crate::machine::FakeMachine;
+use crate::switch::{Held, Shared, Step};
+
+/// A driver of [`FakeMachine`]s.
+#[derive(Default)]
+pub struct FakeDriver {
+    world: Arc<World>,
+    switches: Shared,
+}
+
+/// The machines there are.
+#[derive(Default)]
+pub(crate) struct World {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    machines: HashMap<MachineId, Arc<FakeMachine>>,
+    started: usize,
+    unsound: Vec<String>,
+}
+
+impl World {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn remove(&self, machine: MachineId) {
+        self.state().machines.remove(&machine);
+    }
+}
+
+impl FakeDriver {
+    /// Makes a step fail the next `times` times.
+    pub fn fail(&self, step: Step, times: u32) {
+        self.switches.fail(step, times);
+    }
+
+    /// Makes a step wait as long as what comes back lives.
+    #[must_use]
+    pub fn hold(&self, step: Step) -> Held {
+        self.switches.hold(step)
+    }
+
+    /// How many machines were ever started.
+    #[must_use]
+    pub fn started(&self) -> usize {
+        self.world.state().started
+    }
+
+    /// The machines of which something is left, running or not.
+    #[must_use]
+    pub fn machines(&self) -> Vec<Arc<FakeMachine>> {
+        self.world.state().machines.values().cloned().collect()
+    }
+
+    /// The machine of a sprite.
+    #[must_use]
+    pub fn machine_of(&self, sprite: SpriteId) -> Option<Arc<FakeMachine>> {
+        self.machines()
+            .into_iter()
+            .find(|machine| machine.identity().sprite == sprite)
+    }
+
+    /// # Panics
+    /// Something happened that must never happen: two machines of one sprite, or a machine without its disk.
+    pub fn assert_sound(&self) {
+        let unsound = self.world.state().unsound.clone();
+        assert!(unsound.is_empty(), "{unsound:?}");
+    }
+}
+
+#[async_trait]
+impl MachineDriver for FakeDriver {
+    fn kind(&self) -> DriverKind {
+        DriverKind::Container
+    }
+
+    async fn start(&self, spec: MachineSpec) -> Result<Arc<dyn Machine>, MachineError> {
+        let identity = spec.identity;
+        let (world, switches) = (self.world.clone(), self.switches.clone());
+        let machine = FakeMachine::new(identity, world.clone(), switches.clone());
+        {
+            let mut state = world.state();
+            state.started += 1;
+            if !spec.disk.exists() {
+                let text = format!("{} is started without a disk", identity.sprite);
+                state.unsound.push(text);
+            }
+            let others = state.machines.values().map(|machine| machine.identity());
+            let others: Vec<_> = others
+                .filter(|other| other.sprite == identity.sprite)
+                .collect();
+            if !others.is_empty() {
+                state
+                    .unsound
+                    .push(format!("{identity:?} is started beside {others:?}"));
+            }
+            // What is cut off from here on leaves a machine behind.
+            state.machines.insert(identity.machine, machine.clone());
+        }
+        tokio::task::yield_now().await;
+        if let Err(source) = switches.pass(Step::Start).await {
+            machine.end("could not be started");
+            world.remove(identity.machine);
+            return Err(MachineError::Step {
+                step: "start a fake machine".to_owned(),
+                source,
+            });
+        }
+        Ok(machine)
+    }
+
+    async fn adopt(&self) -> Result<Vec<Arc<dyn Machine>>, MachineError> {
+        let mut state = self.world.state();
+        state.machines.retain(|_, machine| !machine.has_ended());
+        Ok(state
+            .machines
+            .values()
+            .map(|machine| machine.clone() as Arc<dyn Machine>)
+            .collect())
+    }
+}

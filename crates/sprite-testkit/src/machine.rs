@@ -1,0 +1,181 @@
+//! A machine in memory, with an agent that speaks the real protocol.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use sprite_agent_api::link::{Acceptor, BoxedTransport, Connect, Limits};
+use sprite_machine::{Identity, Machine, MachineError, MachineExit, Statistics};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::agent::FakeAgent;
+use crate::cut::Cut;
+use crate::driver::World;
+use crate::switch::{Shared, Step};
+
+/// Bytes under way in each direction of a transport, as in a socket's buffer.
+const TRANSPORT: usize = 64 << 10;
+
+/// A machine in memory.
+pub struct FakeMachine {
+    identity: Identity,
+    world: Arc<World>,
+    switches: Shared,
+    acceptor: Arc<Acceptor>,
+    agent: Arc<FakeAgent>,
+    frozen: watch::Sender<bool>,
+    exit: Arc<watch::Sender<Option<String>>>,
+    /// Cuts the transports that there are.
+    transports: Mutex<CancellationToken>,
+}
+
+impl FakeMachine {
+    pub(crate) fn new(identity: Identity, world: Arc<World>, switches: Shared) -> Arc<Self> {
+        let exit = Arc::new(watch::Sender::new(None));
+        let agent = FakeAgent::new(switches.clone(), exit.clone());
+        let handler = agent.clone();
+        let acceptor = Acceptor::new(Limits::default(), move |stream| {
+            handler.clone().accept(stream)
+        });
+        Arc::new(Self {
+            identity,
+            world,
+            switches,
+            acceptor,
+            agent,
+            frozen: watch::Sender::new(false),
+            exit,
+            transports: Mutex::default(),
+        })
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Lets the machine end by itself. Its remains stay until it is destroyed.
+    pub fn end(&self, reason: &str) {
+        self.exit.send_if_modified(|exit| {
+            let first = exit.is_none();
+            if first {
+                *exit = Some(reason.to_owned());
+            }
+            first
+        });
+        self.agent.kill_sessions();
+        self.cut_transports();
+    }
+
+    /// Whether it ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.exit.borrow().is_some()
+    }
+
+    /// Whether it stands still.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        *self.frozen.borrow()
+    }
+
+    /// Cuts every connection to the agent; streams resume over new ones.
+    pub fn cut_transports(&self) {
+        let mut token = self
+            .transports
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        token.cancel();
+        *token = CancellationToken::new();
+    }
+
+    /// Sessions that run.
+    #[must_use]
+    pub fn live_sessions(&self) -> usize {
+        self.agent.live_sessions()
+    }
+
+    async fn pass(&self, step: Step, what: &str) -> Result<(), MachineError> {
+        self.switches
+            .pass(step)
+            .await
+            .map_err(|source| MachineError::Step {
+                step: format!("{what} a fake machine"),
+                source,
+            })
+    }
+}
+
+#[async_trait]
+impl Connect for FakeMachine {
+    async fn connect(&self) -> io::Result<BoxedTransport> {
+        // Nothing in a frozen machine answers.
+        let mut frozen = self.frozen.subscribe();
+        let mut exit = self.exit.subscribe();
+        tokio::select! {
+            biased;
+            _ = exit.wait_for(Option::is_some) => {
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
+            thawed = frozen.wait_for(|frozen| !frozen) => drop(thawed),
+        }
+        let token = self
+            .transports
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let (near, far) = tokio::io::duplex(TRANSPORT);
+        let far = Box::new(Cut::new(far, token.clone()));
+        let acceptor = self.acceptor.clone();
+        tokio::spawn(async move { acceptor.serve(far).await });
+        Ok(Box::new(Cut::new(near, token)))
+    }
+}
+
+#[async_trait]
+impl Machine for FakeMachine {
+    fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    fn connector(self: Arc<Self>) -> Arc<dyn Connect> {
+        self
+    }
+
+    async fn exited(&self) -> MachineExit {
+        let mut exit = self.exit.subscribe();
+        let reason = match exit.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            Err(_) => "machine was dropped".to_owned(),
+        };
+        MachineExit { reason }
+    }
+
+    async fn destroy(&self) -> Result<(), MachineError> {
+        self.pass(Step::Destroy, "destroy").await?;
+        self.end("destroyed");
+        self.world.remove(self.identity.machine);
+        Ok(())
+    }
+
+    async fn freeze(&self) -> Result<(), MachineError> {
+        self.pass(Step::Freeze, "freeze").await?;
+        self.frozen.send_replace(true);
+        Ok(())
+    }
+
+    async fn thaw(&self) -> Result<(), MachineError> {
+        self.pass(Step::Thaw, "thaw").await?;
+        self.frozen.send_replace(false);
+        Ok(())
+    }
+
+    async fn statistics(&self) -> Result<Statistics, MachineError> {
+        Ok(Statistics {
+            pids: self.agent.live_sessions() as u64 + 1,
+            ..Statistics::default()
+        })
+    }
+}

@@ -1,0 +1,100 @@
+//! Switches by which a test makes steps fail or wait.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+/// A step of a fake that can be made to fail or to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// The driver starts a machine.
+    Start,
+    /// The agent builds the environment.
+    Environment,
+    /// The agent writes the disk.
+    Sync,
+    /// The agent ends its processes and exits.
+    Shutdown,
+    /// The machine is ended hard.
+    Destroy,
+    /// The machine is frozen.
+    Freeze,
+    /// The machine is thawed.
+    Thaw,
+    /// A disk is made.
+    CreateDisk,
+    /// A disk is made, and the pool is full.
+    CreateDiskFull,
+    /// A disk is deleted.
+    DeleteDisk,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Switches {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// How often the step still fails.
+    failing: HashMap<Step, u32>,
+    /// Steps that wait until the value is false.
+    held: HashMap<Step, watch::Receiver<bool>>,
+}
+
+/// While it lives, a step waits.
+#[derive(Debug)]
+pub struct Held {
+    held: watch::Sender<bool>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.held.send_replace(false);
+    }
+}
+
+impl Switches {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn fail(&self, step: Step, times: u32) {
+        self.state().failing.insert(step, times);
+    }
+
+    pub(crate) fn hold(&self, step: Step) -> Held {
+        let (held, waiting) = watch::channel(true);
+        self.state().held.insert(step, waiting);
+        Held { held }
+    }
+
+    /// Whether the step fails this time.
+    pub(crate) fn fails(&self, step: Step) -> bool {
+        match self.state().failing.get_mut(&step) {
+            Some(times) if *times > 0 => {
+                *times -= 1;
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// Waits if the step is held, and fails if it is to.
+    pub(crate) async fn pass(&self, step: Step) -> io::Result<()> {
+        let held = self.state().held.get(&step).cloned();
+        if let Some(mut held) = held {
+            // An error means that whoever held it is gone.
+            let _ = held.wait_for(|held| !held).await;
+        }
+        if self.fails(step) {
+            Err(io::Error::other(format!("{step:?} was made to fail")))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+pub(crate) type Shared = Arc<Switches>;
