@@ -10,6 +10,7 @@ use std::time::Duration;
 use hyper::Uri;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -59,6 +60,7 @@ impl Connector {
     async fn open(&self) -> io::Result<Transport> {
         let tcp = TcpStream::connect((self.server.host(), self.server.port())).await?;
         tcp.set_nodelay(true)?;
+        SockRef::from(&tcp).set_tcp_keepalive(&keep_alive())?;
         if !self.server.is_tls() {
             return Ok(Transport::Plain(tcp));
         }
@@ -90,6 +92,14 @@ impl Connector {
             .get_or_init(|| TlsConnector::from(Arc::new(config)))
             .clone())
     }
+}
+
+/// How a host that vanished without a word is noticed: after about a minute.
+fn keep_alive() -> TcpKeepalive {
+    let pause = Duration::from_secs(15);
+    TcpKeepalive::new()
+        .with_time(Duration::from_secs(30))
+        .with_interval(pause)
 }
 
 /// A connection to the server, encrypted or not.

@@ -34,7 +34,6 @@ Environment:
 #[command(
     name = "sprite",
     version,
-    about,
     after_help = AFTER,
     max_term_width = 100,
     subcommand_required = true,
@@ -47,46 +46,33 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+// What a command does is told at its arguments, where its file documents it.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Set up tokens without asking
     Auth(auth::Args),
-    /// Log in to a server, asking for a token
     Login(login::Args),
-    /// Forget the tokens of a server
     Logout(logout::Args),
     /// List, add and remove logins, one for each organisation
     #[command(visible_aliases = ["orgs", "organizations", "o"])]
     Org(org::Args),
-    /// Make a sprite and open a console in it
     Create(create::Args),
-    /// Choose the sprite that this directory works with
     Use(use_sprite::Args),
-    /// List sprites
     #[command(visible_alias = "ls")]
     List(list::Args),
-    /// Show what is known about a sprite
     Info(info::Args),
-    /// Destroy a sprite and everything on its disk
     Destroy(destroy::Args),
-    /// Run a command in a sprite
     #[command(visible_alias = "x")]
     Exec(exec::Args),
-    /// Open a shell in a sprite
     #[command(visible_alias = "c")]
     Console(console::Args),
     /// List, join and end sessions
     #[command(visible_alias = "s")]
     Sessions(sessions::Args),
-    /// Join a session that runs
     Attach(attach::Args),
-    /// End everything that runs in a sprite and start it anew
     Restart(restart::Args),
-    /// Look whether a sprite is well
     Check(check::Args),
-    /// Call the API directly
     Api(api::Args),
-    /// Print the completions of a shell
     Completion(completion::Args),
     /// Print the reference of all commands as Markdown
     #[command(hide = true)]

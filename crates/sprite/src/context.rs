@@ -147,9 +147,19 @@ impl Context {
         let (org, token) = match &surroundings.token {
             Some(token) => (org_of_token(token, wanted.as_deref())?, token.clone()),
             None => {
+                let named = wanted.is_some();
                 let org = choose_org(&file, &server, wanted, project.as_ref())?;
-                let token = stored_token(&file, &server, &org)?;
-                (org, token)
+                let of_project = project.as_ref().and_then(Project::organization);
+                match file.token(&server, &org).map(str::to_owned) {
+                    Some(token) => (org, token),
+                    None if !named && of_project == Some(&org) => {
+                        return Err(Failure::new(format!(
+                            "the file .sprite names the organisation {org}, and there is no token for it and {server}"
+                        ))
+                        .hint("log in to it, name another one with -o, or choose a sprite anew: sprite use NAME -o ORG"));
+                    }
+                    None => return Err(not_logged_in(&file, &server, Some(&org))),
+                }
             }
         };
         let client = client(&server, &token)?;
@@ -254,11 +264,6 @@ fn choose_org(
         ))
         .hint("name one with -o, or choose one: sprite org use ORG")),
     }
-}
-
-fn stored_token(file: &SpritesFile, server: &ServerUrl, org: &str) -> Result<String, Failure> {
-    let token = file.token(server, org).map(str::to_owned);
-    token.ok_or_else(|| not_logged_in(file, server, Some(org)))
 }
 
 fn not_logged_in(file: &SpritesFile, server: &ServerUrl, org: Option<&str>) -> Failure {

@@ -318,3 +318,47 @@ async fn a_reader_that_goes_away_is_no_error() {
     let output = child.wait_with_output().await.expect("it ends");
     assert!(output.stderr.is_empty(), "{output:?}");
 }
+
+#[tokio::test]
+async fn an_organisation_of_the_directory_without_a_login_is_named() {
+    let fake = server().await;
+    let mut home = Home::of(&fake);
+    let setup = [
+        "auth",
+        "setup",
+        "--url",
+        "http://127.0.0.1:1",
+        "--token",
+        harness::TOKEN,
+    ];
+    assert_eq!(home.run(&setup).await.code, 0);
+    home.set("SPRITE_TOKEN", "");
+    home.set("SPRITE_URL", "");
+    fs::write(
+        home.path("work/.sprite"),
+        r#"{"organization":"acme","sprite":"a"}"#,
+    )
+    .expect("written");
+    let ran = home.run(&["info"]).await;
+    assert!(
+        ran.code == 1 && ran.stderr.contains(".sprite names the organisation acme"),
+        "{ran:?}"
+    );
+    // Named by hand it is another matter.
+    let named = home.run(&["info", "-o", "personal"]).await;
+    assert!(named.stderr.contains("cannot connect to"), "{named:?}");
+}
+
+#[tokio::test]
+async fn older_spellings_of_options_are_refused_and_not_misread() {
+    let fake = server().await;
+    let home = Home::of(&fake);
+    for args in [
+        &["destroy", "a", "-force"][..],
+        &["exec", "-tty", "ls"],
+        &["exec", "-env", "A=b", "ls"],
+    ] {
+        assert_eq!(home.run(args).await.code, 2, "{args:?}");
+    }
+    assert!(fake.seen().is_empty());
+}

@@ -235,14 +235,15 @@ async fn joining_a_session_tells_it_the_size_of_this_terminal() {
 async fn the_terminal_is_given_back_when_the_program_is_ended() {
     let fake = mirroring().await;
     let home = Home::of(&fake);
-    for signal in [rustix::process::Signal::TERM, rustix::process::Signal::HUP] {
+    use rustix::process::Signal;
+    for (signal, code) in [(Signal::TERM, 143), (Signal::HUP, 129)] {
         let mut terminal = Terminal::open(24, 80);
         let child = terminal.spawn(&home, &["console", "-s", "a"]);
         terminal.wait_for("ready");
         // setsid became the program itself, or waits for it as its leader: the terminal knows who is in front.
         let group = rustix::termios::tcgetpgrp(&terminal.keys).expect("a controlling terminal");
         rustix::process::kill_process_group(group, signal).expect("sent");
-        ended(child).await;
+        assert_eq!(ended(child).await, code);
         assert!(!terminal.is_raw(), "{signal:?}");
     }
 }
@@ -307,4 +308,20 @@ async fn a_token_is_asked_for_and_not_shown() {
         fake.seen()[0].header("authorization"),
         Some("Bearer personal/a/b/secret")
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prompt_that_is_interrupted_shows_what_is_typed_again() {
+    let home = Home::empty();
+    let mut terminal = Terminal::open(24, 80);
+    let child = terminal.spawn(&home, &["login"]);
+    terminal.wait_for("Token: ");
+    let echoes = |terminal: &Terminal| {
+        let settings = tcgetattr(&terminal.inner).expect("a terminal");
+        settings.local_modes.contains(LocalModes::ECHO)
+    };
+    assert!(!echoes(&terminal));
+    terminal.type_in(b"\x03");
+    assert_eq!(ended(child).await, 1);
+    assert!(echoes(&terminal));
 }

@@ -407,3 +407,37 @@ async fn input_may_end_long_after_the_command() {
     assert!(ended.expect("it ended").success());
     let _ = stdin.write_all(b"late").await;
 }
+
+/// What a local command would get from its pipe reaches the one in the sprite.
+#[tokio::test]
+async fn the_command_is_told_that_nobody_reads() {
+    let (teller, mut told) = tokio::sync::mpsc::channel(8);
+    let fake = Fake::start(move |seen, conn| {
+        let teller = teller.clone();
+        async move {
+            let socket = hello(&seen, conn, false).await;
+            let (mut sink, mut stream) = futures_util::StreamExt::split(socket);
+            let output =
+                async { while sink.send(Message::binary(vec![1; 1 << 15])).await.is_ok() {} };
+            let input = async {
+                while let Some(Ok(message)) = futures_util::StreamExt::next(&mut stream).await {
+                    if let Message::Text(text) = message {
+                        teller
+                            .send(text.to_string())
+                            .await
+                            .expect("the test listens");
+                    }
+                }
+            };
+            futures_util::future::join(output, input).await;
+            None
+        }
+    })
+    .await;
+    let mut child = Home::of(&fake).spawn(&["exec", "-s", "a", "--", "yes"]);
+    drop(child.stdout.take());
+    assert_eq!(
+        told.recv().await.as_deref(),
+        Some(r#"{"type":"signal","signal":"PIPE"}"#)
+    );
+}

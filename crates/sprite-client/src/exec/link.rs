@@ -210,7 +210,15 @@ impl Writer {
                 return;
             }
         }
-        let _ = timeout(CLOSE_LIMIT, self.socket.close()).await;
+        let closing = async {
+            // A signal that was sent just before letting go is meant to arrive.
+            while let Ok(control) = self.controls.try_recv() {
+                self.socket.send(control).await?;
+            }
+            self.socket.close().await
+        };
+        // A connection that breaks meanwhile is closed as well.
+        let _ = timeout(CLOSE_LIMIT, closing).await;
     }
 }
 

@@ -48,7 +48,7 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<u8, Failure> {
     let surroundings = Surroundings::read()?;
     let server = server_or_default(url.as_deref(), &surroundings)?;
     let token = match token.as_str() {
-        "-" => read_token()?,
+        "-" => read_token().await?,
         other => {
             show::note(
                 "note: a token in an argument is seen by `ps` and the shell's history; `--token -` hides it",
@@ -73,9 +73,9 @@ pub(super) fn server_or_default(
     }
 }
 
-fn read_token() -> Result<String, Failure> {
+async fn read_token() -> Result<String, Failure> {
     if io::stdin().is_terminal() {
-        return ask_token();
+        return ask_token().await;
     }
     let mut text = String::new();
     io::stdin()
@@ -92,9 +92,10 @@ fn read_token() -> Result<String, Failure> {
 }
 
 /// Asks for a token without showing it.
-pub(super) fn ask_token() -> Result<String, Failure> {
-    let token =
-        hidden_line("Token: ").map_err(|error| Failure::caused("cannot read the token", &error))?;
+pub(super) async fn ask_token() -> Result<String, Failure> {
+    let token = hidden_line("Token: ")
+        .await
+        .map_err(|error| Failure::caused("cannot read the token", &error))?;
     if token.is_empty() {
         Err(Failure::new("no token was given"))
     } else {

@@ -20,7 +20,7 @@ pub(crate) struct Args {
     /// Name of the sprite [default: the one of this directory]
     name: Option<String>,
     /// Do not ask
-    #[arg(short, long)]
+    #[arg(long)]
     force: bool,
 }
 

@@ -28,19 +28,19 @@ Examples:
   sprite exec --file ./job.sh:/tmp/job.sh -- sh /tmp/job.sh")]
 pub(crate) struct Args {
     /// Give the command a terminal
-    #[arg(short, long, conflicts_with = "http_post")]
+    #[arg(long, conflicts_with = "http_post")]
     tty: bool,
     /// Variables for the command, several after commas (may be repeated)
-    #[arg(short, long, value_name = "K=V[,K2=V2]")]
+    #[arg(long, value_name = "K=V[,K2=V2]")]
     env: Vec<String>,
     /// Directory to run it in
-    #[arg(short, long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR")]
     dir: Option<String>,
     /// Use one HTTP request instead of a WebSocket: no terminal, no signals
     #[arg(long)]
     http_post: bool,
     /// Copy a file into the sprite first (may be repeated)
-    #[arg(short, long, value_name = "SRC:DEST")]
+    #[arg(long, value_name = "SRC:DEST")]
     file: Vec<Upload>,
     /// Accepted for scripts: ports are not forwarded
     #[arg(long, hide = true)]
@@ -169,9 +169,9 @@ pub(super) async fn conclude(
             Ok(0)
         }
         Ok(Ended::OutputClosed) => Ok(141),
-        Ok(Ended::Abandoned) => {
+        Ok(Ended::Left { signal }) => {
             show::note(&format!("left; the command may run on{rejoin}"));
-            Ok(130)
+            Ok(128 + signal)
         }
         Err(RelayError::Exec(error)) => Err(context.exec_failure(&error, sprite)),
         Err(error) => Err(Failure::caused("the streams of the command", &error)),

@@ -102,7 +102,17 @@ fn argument(arg: &Arg, text: &mut String) {
         }
         form.push_str(&values.join(" "));
     }
-    let _ = writeln!(text, "* `{form}`: {help}");
+    let defaults = arg
+        .get_default_values()
+        .iter()
+        .map(|value| value.to_string_lossy());
+    let defaults = defaults.collect::<Vec<_>>().join(", ");
+    let defaults = if takes && !defaults.is_empty() {
+        format!(" (default: {defaults})")
+    } else {
+        String::new()
+    };
+    let _ = writeln!(text, "* `{form}`: {help}{defaults}");
 }
 
 /// The examples, as they stand.

@@ -38,6 +38,6 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<u8, Failure> {
     show::note(&format!(
         "A token for {server} is made on that server, by who runs it:\n\n    sprited token create --org {org}\n"
     ));
-    let token = auth::ask_token()?;
+    let token = auth::ask_token().await?;
     auth::store(&surroundings, &server, &token, global).await
 }

@@ -23,9 +23,7 @@ enum SessionsCommand {
     /// List the sessions that run
     #[command(visible_alias = "ls")]
     List,
-    /// Join a session
     Attach(attach::Args),
-    /// End a session
     Kill(Kill),
 }
 

@@ -27,8 +27,8 @@ pub(crate) enum Ended {
     Detached,
     /// The reader of our standard output went away; the command was told by SIGPIPE.
     OutputClosed,
-    /// The user insisted on leaving (Ctrl-C, again and again).
-    Abandoned,
+    /// We were told to leave, by this signal; the command may run on.
+    Left { signal: u8 },
 }
 
 /// Why relaying a command failed.

@@ -10,6 +10,8 @@ use super::inlet::Inlet;
 use super::outlet::{Outlet, OutletError};
 use super::{Ended, RelayError};
 
+/// Source: signal(7).
+const SIGINT: u8 = 2;
 /// How often Ctrl-C is passed on before it means that the user wants to leave.
 const PATIENCE: u32 = 3;
 
@@ -131,7 +133,7 @@ async fn pass_signals(controls: &Controls, quit: Quit) -> Result<Ended, RelayErr
             _ = interrupts.recv() => {
                 interrupted += 1;
                 if interrupted >= PATIENCE {
-                    return Ok(Ended::Abandoned);
+                    return Ok(Ended::Left { signal: SIGINT });
                 }
                 Signal::int()
             }

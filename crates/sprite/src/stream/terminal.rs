@@ -7,6 +7,8 @@ use rustix::stdio::{stderr, stdin, stdout};
 use rustix::termios::{LocalModes, OptionalActions, Termios};
 use rustix::termios::{tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr};
 use sprite_client::TtySize;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 
 /// The size of a terminal that does not tell it. Source: behaviour reference §1.4.1.
 const DEFAULT_SIZE: TtySize = TtySize { rows: 24, cols: 80 };
@@ -85,13 +87,38 @@ impl Drop for Changed {
 }
 
 /// Asks for a line and does not show what is typed. Only for a terminal on standard input.
-pub(crate) fn hidden_line(prompt: &str) -> io::Result<String> {
+///
+/// # Errors
+/// [`io::ErrorKind::Interrupted`] when we are told to end meanwhile; the terminal shows what is typed again.
+pub(crate) async fn hidden_line(prompt: &str) -> io::Result<String> {
     debug_assert!(io::stdin().is_terminal());
+    let mut interrupts = signal(SignalKind::interrupt())?;
+    let mut terminations = signal(SignalKind::terminate())?;
+    let mut hangups = signal(SignalKind::hangup())?;
+    let mut quits = signal(SignalKind::quit())?;
     write!(io::stderr(), "{prompt}")?;
-    let _silent = Changed::silent()?;
-    let mut line = String::new();
-    let read = io::stdin().lock().read_line(&mut line);
+    let silent = Changed::silent()?;
+    let (teller, line) = oneshot::channel();
+    // A thread that ends with the process: a read of a terminal cannot be called back.
+    let reading = move || {
+        let mut line = String::new();
+        let read = io::stdin()
+            .lock()
+            .read_line(&mut line)
+            .map(|_| line.trim().to_owned());
+        let _ = teller.send(read);
+    };
+    std::thread::Builder::new()
+        .name("prompt".to_owned())
+        .spawn(reading)?;
+    let answer = tokio::select! {
+        line = line => line.map_err(io::Error::other).flatten(),
+        _ = interrupts.recv() => Err(io::ErrorKind::Interrupted.into()),
+        _ = terminations.recv() => Err(io::ErrorKind::Interrupted.into()),
+        _ = hangups.recv() => Err(io::ErrorKind::Interrupted.into()),
+        _ = quits.recv() => Err(io::ErrorKind::Interrupted.into()),
+    };
+    drop(silent);
     writeln!(io::stderr())?;
-    read?;
-    Ok(line.trim().to_owned())
+    answer
 }

@@ -146,17 +146,18 @@ async fn follow_size(controls: &Controls, mut told: Option<TtySize>) -> RelayErr
 /// Returns when this process is told to end: the session goes on without it.
 async fn asked_to_leave() -> Result<Ended, RelayError> {
     let listen = |kind| signal(kind).map_err(RelayError::Signals);
-    let mut terminations = listen(SignalKind::terminate())?;
     let mut hangups = listen(SignalKind::hangup())?;
     let mut interrupts = listen(SignalKind::interrupt())?;
     let mut quits = listen(SignalKind::quit())?;
-    tokio::select! {
-        _ = terminations.recv() => {}
-        _ = hangups.recv() => {}
-        _ = interrupts.recv() => {}
-        _ = quits.recv() => {}
-    }
-    Ok(Ended::Detached)
+    let mut terminations = listen(SignalKind::terminate())?;
+    // Numbers: signal(7).
+    let signal = tokio::select! {
+        _ = hangups.recv() => 1,
+        _ = interrupts.recv() => 2,
+        _ = quits.recv() => 3,
+        _ = terminations.recv() => 15,
+    };
+    Ok(Ended::Left { signal })
 }
 
 #[cfg(test)]
