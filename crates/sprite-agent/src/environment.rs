@@ -30,7 +30,7 @@ pub(crate) const ROOT_IN_MACHINE: u32 = 1;
 const MASKED_FILES: [&str; 7] =
     ["kcore", "keys", "timer_list", "sched_debug", "latency_stats", "kpagecount", "kmsg"];
 /// Directories of /proc and /sys that are covered by nothing at all.
-const MASKED_DIRECTORIES: [&str; 8] = [
+const MASKED_DIRECTORIES: [&str; 12] = [
     "proc/acpi",
     "proc/asound",
     "proc/scsi",
@@ -39,6 +39,11 @@ const MASKED_DIRECTORIES: [&str; 8] = [
     "sys/fs",
     "sys/module",
     "sys/devices/virtual/powercap",
+    // They name the files of the host that disks are.
+    "sys/block",
+    "sys/class/block",
+    "sys/dev",
+    "sys/devices/virtual/block",
 ];
 /// Parts of /proc that can only be read.
 const READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
@@ -212,6 +217,10 @@ fn mask() -> Result<(), StepError> {
     };
     for name in READ_ONLY {
         let path = format!("proc/{name}");
+        // What this kernel was built without needs no protection.
+        if !fs::exists(&path).step("look into /proc")? {
+            continue;
+        }
         let copy = clone_mount(Path::new(&path)).step(&format!("find /{path}"))?;
         sys::restrict_mount(&copy, sys::MOUNT_ATTR_RDONLY).step(&format!("protect /{path}"))?;
         attach(&copy, &path)?;

@@ -298,8 +298,10 @@ fn enter(spec: &LaunchSpec) -> Result<i32, StepError> {
     let (mut wait_map, tell_map) = io::pipe().step("make a pipe")?;
     let (mut wait_exec, tell_exec) = io::pipe().step("make a pipe")?;
     let (mut wait_unshared, tell_unshared) = io::pipe().step("make a pipe")?;
+    // A mount namespace of its own as well: `pivot_root` moves the root of all who share one.
+    let namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWNS;
     // SAFETY: the launcher has one thread.
-    match unsafe { sys::fork(libc::CLONE_NEWPID, Parent::Caller) }.step("fork the agent")? {
+    match unsafe { sys::fork(namespaces, Parent::Caller) }.step("fork the agent")? {
         Fork::Child => {
             drop((tell_map, wait_exec, wait_unshared));
             let Err(failure) = become_agent(&spec.root, spec.environment_cgroups.len(), &mut wait_map, tell_unshared);
@@ -316,13 +318,13 @@ fn enter(spec: &LaunchSpec) -> Result<i32, StepError> {
             let map = format!("0 {} 1\n1 {base} {ENVIRONMENT_IDS}\n", base + ENVIRONMENT_IDS);
             let mapped = write_maps(pid, &map).step("map the machine's ids");
             let mut tell_map = tell_map;
-            let told = mapped.and_then(|()| tell_map.write_all(&[1]).step("release the agent"));
+            mapped.and_then(|()| tell_map.write_all(&[1]).step("release the agent"))?;
             drop(tell_map);
             let mut failure = String::new();
             // Ends when the agent's program is executed, which closes the other end.
             wait_exec.read_to_string(&mut failure).step("wait for the agent")?;
             if failure.is_empty() {
-                return told.map(|()| pid);
+                return Ok(pid);
             }
             Err(StepError { step: failure, source: io::Error::other("the machine was not built") })
         }

@@ -105,7 +105,11 @@ impl Spawner {
             Fork::Child => environment::become_first(spec, gates, report),
             Fork::Parent { pid } => {
                 drop(report);
-                gates.release(pid).step("map the environment's ids")?;
+                if let Err(error) = gates.release(pid) {
+                    // The process sees that it is not let through, and reports what it was doing.
+                    eprintln!("sprite-agent: map the environment's ids: {error}");
+                    return Ok(pid);
+                }
                 let first = sys::pidfd_open(pid).step("open the environment")?;
                 sys::setns(&first, libc::CLONE_NEWPID).step("fork into the environment")?;
                 self.environment = Some(first);

@@ -6,6 +6,8 @@
 //! ([`MachineDriver::adopt`]).
 #![warn(missing_docs)]
 
+pub mod container;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 

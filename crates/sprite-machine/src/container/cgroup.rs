@@ -1,0 +1,304 @@
+//! A machine's cgroups: one for its agent, one for its environment, in version 1 and 2.
+//!
+//! They are apart so that an environment that uses up its memory or its processes takes nothing from the
+//! agent, and so that it can be frozen while the agent still answers.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sprite_types::{InstanceId, Resources};
+
+use super::step;
+use crate::{MachineError, Statistics};
+
+const ROOT: &str = "/sys/fs/cgroup";
+const AGENT: &str = "agent";
+const ENVIRONMENT: &str = "env";
+
+/// Controllers of version 1 that are needed, and one that only counts.
+const V1: [&str; 5] = ["cpu", "memory", "pids", "freezer", "cpuacct"];
+
+/// What an agent may use, taken over or not: its streams' windows, and its few threads and forks.
+const AGENT_MEMORY: u64 = 768 << 20;
+const AGENT_PIDS: u32 = 128;
+
+/// Period of the CPU limit. Source: Documentation/admin-guide/cgroup-v2.rst, default of `cpu.max`.
+const PERIOD_USEC: u64 = 100_000;
+
+/// The kernel takes processes out of a group a moment after they ended, and says so by no event that both
+/// versions have: removal is tried again after each of these pauses.
+const RETRIES_MS: [u64; 9] = [0, 1, 2, 5, 10, 30, 100, 300, 1000];
+
+/// A cgroup hierarchy, and the controllers that are ours in it.
+#[derive(Debug, Clone)]
+struct Hierarchy {
+    /// Our parent group in it.
+    parent: PathBuf,
+    controllers: Vec<&'static str>,
+}
+
+/// The host's cgroups, as far as an instance uses them.
+#[derive(Debug)]
+pub(super) struct Cgroups {
+    unified: bool,
+    hierarchies: Vec<Hierarchy>,
+}
+
+impl Cgroups {
+    /// Finds what the host has.
+    pub(super) fn find(instance: &InstanceId) -> Result<Self, MachineError> {
+        let parent = format!("sprited-{instance}");
+        let root = Path::new(ROOT);
+        if root.join("cgroup.controllers").exists() {
+            let controllers = vec!["cpu", "memory", "pids"];
+            return Ok(Self {
+                unified: true,
+                hierarchies: vec![Hierarchy { parent: root.join(parent), controllers }],
+            });
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(step("read the mount table"))?;
+        let mut hierarchies: Vec<Hierarchy> = Vec::new();
+        for (point, options) in mounts.lines().filter_map(v1_mount) {
+            let of_mount = |c: &&str| options.split(',').any(|option| option == *c);
+            let controllers: Vec<_> = V1.into_iter().filter(of_mount).collect();
+            let known = hierarchies.iter().any(|h| h.controllers == controllers);
+            if !controllers.is_empty() && !known {
+                hierarchies.push(Hierarchy { parent: Path::new(point).join(&parent), controllers });
+            }
+        }
+        let found = Self { unified: false, hierarchies };
+        for controller in V1 {
+            if found.hierarchy(controller).is_none() {
+                return Err(MachineError::Exhausted {
+                    what: "cgroup controller",
+                    remedy: format!("the container driver needs the controller {controller}; mount it, or use cgroup v2"),
+                });
+            }
+        }
+        Ok(found)
+    }
+
+    fn hierarchy(&self, controller: &str) -> Option<&Hierarchy> {
+        self.hierarchies.iter().find(|h| self.unified || h.controllers.contains(&controller))
+    }
+
+    fn file(&self, group: &str, part: &str, controller: &str, file: &str) -> PathBuf {
+        let hierarchy = self.hierarchy(controller).expect("all controllers were found at the start");
+        hierarchy.parent.join(group).join(part).join(file)
+    }
+
+    /// `cgroup.procs` of one part of a machine, in each hierarchy.
+    fn procs(&self, group: &str, part: &str) -> Vec<PathBuf> {
+        let each = self.hierarchies.iter();
+        each.map(|h| h.parent.join(group).join(part).join("cgroup.procs")).collect()
+    }
+
+    pub(super) fn agent_procs(&self, group: &str) -> Vec<PathBuf> {
+        self.procs(group, AGENT)
+    }
+
+    pub(super) fn environment_procs(&self, group: &str) -> Vec<PathBuf> {
+        self.procs(group, ENVIRONMENT)
+    }
+
+    /// Makes a machine's groups with their limits.
+    pub(super) fn create(&self, group: &str, resources: &Resources) -> Result<(), MachineError> {
+        for hierarchy in &self.hierarchies {
+            for part in [AGENT, ENVIRONMENT] {
+                let path = hierarchy.parent.join(group).join(part);
+                fs::create_dir_all(&path).map_err(step(format!("make {}", path.display())))?;
+            }
+            if self.unified {
+                let above = hierarchy.parent.parent().expect("below the root of the hierarchy");
+                for path in [above, &hierarchy.parent, &hierarchy.parent.join(group)] {
+                    write(&path.join("cgroup.subtree_control"), "+cpu +memory +pids")?;
+                }
+            }
+        }
+        let memory = u64::from(resources.memory_mib) << 20;
+        self.limit(group, ENVIRONMENT, memory, resources.pids)?;
+        self.limit(group, AGENT, AGENT_MEMORY, AGENT_PIDS)?;
+        let quota = u64::from(resources.cpus) * PERIOD_USEC;
+        if self.unified {
+            let file = self.file(group, ENVIRONMENT, "cpu", "cpu.max");
+            write(&file, &format!("{quota} {PERIOD_USEC}"))
+        } else {
+            write(&self.file(group, ENVIRONMENT, "cpu", "cpu.cfs_period_us"), &PERIOD_USEC.to_string())?;
+            write(&self.file(group, ENVIRONMENT, "cpu", "cpu.cfs_quota_us"), &quota.to_string())
+        }
+    }
+
+    fn limit(&self, group: &str, part: &str, memory: u64, pids: u32) -> Result<(), MachineError> {
+        let limit = if self.unified { "memory.max" } else { "memory.limit_in_bytes" };
+        write(&self.file(group, part, "memory", limit), &memory.to_string())?;
+        // Where the host swaps, the limit is one on memory and swap together.
+        let swap = self.file(group, part, "memory", "memory.swap.max");
+        if self.unified && swap.exists() {
+            write(&swap, "0")?;
+        }
+        write(&self.file(group, part, "pids", "pids.max"), &pids.to_string())
+    }
+
+    /// What the environment uses.
+    pub(super) fn statistics(&self, group: &str) -> Result<Statistics, MachineError> {
+        let number = |controller, file| read_number(&self.file(group, ENVIRONMENT, controller, file));
+        let memory = if self.unified { "memory.current" } else { "memory.usage_in_bytes" };
+        let cpu_usec = if self.unified {
+            let path = self.file(group, ENVIRONMENT, "cpu", "cpu.stat");
+            let stat = fs::read_to_string(&path).map_err(step(format!("read {}", path.display())))?;
+            let usage = stat.lines().find_map(|line| line.strip_prefix("usage_usec "));
+            usage.and_then(|n| n.trim().parse().ok()).unwrap_or(0)
+        } else {
+            number("cpuacct", "cpuacct.usage")? / 1000
+        };
+        Ok(Statistics {
+            cpu_usec,
+            memory_bytes: number("memory", memory)?,
+            pids: number("pids", "pids.current")?,
+        })
+    }
+
+    /// Stops or continues every process of the environment; returns when they have stopped.
+    pub(super) async fn freeze(&self, group: &str, frozen: bool) -> Result<(), MachineError> {
+        let (file, on, off) = if self.unified {
+            (self.file(group, ENVIRONMENT, "freezer", "cgroup.freeze"), "1", "0")
+        } else {
+            (self.file(group, ENVIRONMENT, "freezer", "freezer.state"), "FROZEN", "THAWED")
+        };
+        write(&file, if frozen { on } else { off })?;
+        if !frozen {
+            return Ok(());
+        }
+        for pause in RETRIES_MS {
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            if self.is_frozen(group, &file)? {
+                return Ok(());
+            }
+        }
+        // A half-frozen machine helps nobody.
+        write(&file, off)?;
+        Err(MachineError::Timeout { step: "freeze the environment".to_owned(), seconds: 2 })
+    }
+
+    fn is_frozen(&self, group: &str, state: &Path) -> Result<bool, MachineError> {
+        let read = |path: &Path| {
+            fs::read_to_string(path).map_err(step(format!("read {}", path.display())))
+        };
+        if self.unified {
+            let events = read(&self.file(group, ENVIRONMENT, "freezer", "cgroup.events"))?;
+            return Ok(events.lines().any(|line| line == "frozen 1"));
+        }
+        Ok(read(state)?.trim() == "FROZEN")
+    }
+
+    /// The machines that have groups.
+    pub(super) fn all(&self) -> Result<Vec<String>, MachineError> {
+        let mut all = Vec::new();
+        for hierarchy in &self.hierarchies {
+            let entries = match fs::read_dir(&hierarchy.parent) {
+                Ok(entries) => entries,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(step("list our cgroups")(error)),
+            };
+            for entry in entries {
+                let entry = entry.map_err(step("list our cgroups"))?;
+                if entry.path().is_dir() && let Ok(name) = entry.file_name().into_string() {
+                    all.push(name);
+                }
+            }
+        }
+        all.sort();
+        all.dedup();
+        Ok(all)
+    }
+
+    /// Kills whatever is in a machine's groups, and removes them. Idempotent.
+    pub(super) async fn remove(&self, group: &str) -> Result<(), MachineError> {
+        for pause in RETRIES_MS {
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            for procs in self.procs(group, AGENT).iter().chain(&self.procs(group, ENVIRONMENT)) {
+                kill_all(procs);
+            }
+            if self.remove_empty(group)? {
+                return Ok(());
+            }
+        }
+        Err(MachineError::Timeout { step: format!("remove the cgroups of machine {group}"), seconds: 2 })
+    }
+
+    /// Whether all groups of a machine are gone.
+    fn remove_empty(&self, group: &str) -> Result<bool, MachineError> {
+        for hierarchy in &self.hierarchies {
+            let own = hierarchy.parent.join(group);
+            for path in [own.join(AGENT), own.join(ENVIRONMENT), own] {
+                match fs::remove_dir(&path) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) if error.raw_os_error() == Some(libc::EBUSY) => return Ok(false),
+                    Err(error) => return Err(step(format!("remove {}", path.display()))(error)),
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Removes our parent groups, once no machine has any.
+    pub(super) fn remove_parent(&self) -> Result<(), MachineError> {
+        for hierarchy in &self.hierarchies {
+            match fs::remove_dir(&hierarchy.parent) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(step("remove our cgroup")(error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Kills every process of a group, frozen ones too; those that are gone already are gone.
+fn kill_all(procs: &Path) {
+    let thawed = procs.with_file_name("freezer.state");
+    if thawed.exists() {
+        // Without it the signal waits. If it cannot be written, the removal says that it took too long.
+        let _ = fs::write(thawed, "THAWED");
+    }
+    for pid in fs::read_to_string(procs).unwrap_or_default().lines() {
+        if let Ok(pid) = pid.parse::<i32>() {
+            // SAFETY: takes numbers. The id was just read from a group that only we put processes into.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+        }
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<(), MachineError> {
+    fs::write(path, text).map_err(step(format!("write {text:?} to {}", path.display())))
+}
+
+fn read_number(path: &Path) -> Result<u64, MachineError> {
+    let text = fs::read_to_string(path).map_err(step(format!("read {}", path.display())))?;
+    Ok(text.trim().parse().unwrap_or(0))
+}
+
+/// Mount point and controllers of a line of mountinfo that is a version 1 hierarchy. Source: proc(5).
+fn v1_mount(line: &str) -> Option<(&str, &str)> {
+    let (before, after) = line.split_once(" - ")?;
+    let mut after = after.split(' ');
+    (after.next()? == "cgroup").then_some(())?;
+    let options = after.nth(1)?;
+    Some((before.split(' ').nth(4)?, options))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hierarchies_are_read_from_the_mount_table() {
+        let line = "31 30 0:27 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct";
+        assert_eq!(v1_mount(line), Some(("/sys/fs/cgroup/cpu,cpuacct", "rw,cpu,cpuacct")));
+        assert_eq!(v1_mount("31 30 0:27 / /x rw - cgroup2 cgroup2 rw"), None);
+        assert_eq!(v1_mount("garbage"), None);
+    }
+}

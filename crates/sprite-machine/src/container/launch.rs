@@ -1,0 +1,121 @@
+//! Starts a machine: makes what it needs, one thing after the other, and the launcher in it.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sprite_agent_api::launch::{LaunchReport, LaunchSpec};
+use sprite_agent_api::wire;
+
+use super::machine::ContainerMachine;
+use super::record::{ProcessMark, Record};
+use super::{Shared, network, range, step};
+use crate::{Machine, MachineError, MachineSpec};
+
+/// Longer than the launcher's own deadline: it ends by itself, and tells what it was doing.
+const LAUNCH_WITHIN: Duration = Duration::from_secs(75);
+
+/// Starts a machine. The record says at every moment what the machine may have; the caller removes that if this
+/// fails.
+pub(super) async fn launch(
+    shared: &Arc<Shared>,
+    spec: &MachineSpec,
+    mut record: Record,
+) -> Result<Arc<dyn Machine>, MachineError> {
+    let machine = spec.identity.machine;
+    let group = record.group();
+    let slot = shared.network.acquire().await.map_err(network("take a network slot"))?;
+    record.slot = Some(slot.id);
+    shared.records.write(&record)?;
+    shared.cgroups.create(&group, &spec.resources)?;
+    let range = range::take(&shared.options.ranges_dir)?;
+    let socket = shared.records.socket(machine);
+    let listener = UnixListener::bind(&socket).map_err(step(format!("listen on {}", socket.display())))?;
+    let launch = LaunchSpec {
+        disk: spec.disk.clone(),
+        id_base: range.base,
+        netns: slot.guest_netns.clone(),
+        agent_cgroups: shared.cgroups.agent_procs(&group),
+        environment_cgroups: shared.cgroups.environment_procs(&group),
+        root: shared.records.root(machine),
+        agent: shared.options.agent.clone(),
+    };
+    let mark = run_launcher(shared, spec, &launch, &[listener.as_fd(), range.lock.as_fd()]).await?;
+    record.process = Some(mark);
+    shared.records.write(&record)?;
+    match ContainerMachine::open(shared, &record)? {
+        Some(machine) => Ok(machine),
+        None => Err(step("start the agent")(io::Error::other(console(shared, spec)))),
+    }
+}
+
+/// The last lines that the agent wrote.
+fn console(shared: &Shared, spec: &MachineSpec) -> String {
+    super::machine::last_lines(&shared.records.log(spec.identity.machine))
+}
+
+async fn run_launcher(
+    shared: &Shared,
+    spec: &MachineSpec,
+    launch: &LaunchSpec,
+    fds: &[std::os::fd::BorrowedFd<'_>],
+) -> Result<ProcessMark, MachineError> {
+    let (ours, theirs) = UnixStream::pair().map_err(step("make a socket pair"))?;
+    let log = shared.records.log(spec.identity.machine);
+    let log = OpenOptions::new().create(true).append(true).open(&log);
+    let log = log.map_err(step("open the agent's log"))?;
+    let mut launcher = Command::new(&shared.options.agent)
+        .arg("launch")
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .map_err(step("start the launcher"))?;
+    // Small enough for the socket's buffer, which is empty: this does not block.
+    wire::send(&ours, launch, fds).map_err(step("tell the launcher"))?;
+    let report = report(ours.try_clone().map_err(step("keep the launcher's socket"))?);
+    let report = tokio::time::timeout(LAUNCH_WITHIN, report).await;
+    let mark = match report {
+        Ok(Ok(Some(LaunchReport::Started { pid }))) => {
+            ProcessMark::of(pid).map_err(step("look at the agent"))
+        }
+        Ok(Ok(Some(LaunchReport::Failed { step: failed, errno }))) => {
+            let source = errno.map_or_else(
+                || io::Error::other(console(shared, spec)),
+                io::Error::from_raw_os_error,
+            );
+            Err(MachineError::Step { step: failed, source })
+        }
+        Ok(Ok(None)) => Err(step("build the machine")(io::Error::other(console(shared, spec)))),
+        Ok(Err(error)) => Err(step("hear of the launcher")(error)),
+        Err(_) => Err(MachineError::Timeout {
+            step: "build the machine".to_owned(),
+            seconds: LAUNCH_WITHIN.as_secs(),
+        }),
+    };
+    // The launcher keeps the agent's process id from being used again until now.
+    drop(ours);
+    if mark.is_err() {
+        // It may hang in the kernel; its group is killed by the caller's undoing too.
+        let _ = launcher.kill();
+    }
+    let reaped = tokio::task::spawn_blocking(move || launcher.wait()).await;
+    reaped.map_err(io::Error::other).flatten().map_err(step("wait for the launcher"))?;
+    mark
+}
+
+/// The launcher's one report; `None` if it ended without.
+async fn report(socket: UnixStream) -> io::Result<Option<LaunchReport>> {
+    tokio::task::spawn_blocking(move || {
+        let got = wire::receive::<LaunchReport>(&socket);
+        got.map(|got| got.map(|(report, _)| report))
+    })
+    .await
+    .map_err(io::Error::other)?
+}

@@ -1,0 +1,159 @@
+//! A machine that runs: its socket, its end, and what is removed after it.
+
+use std::fs;
+use std::io;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rustix::process::{Pid, PidfdFlags, Signal};
+use sprite_agent_api::link::{BoxedTransport, Connect};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Mutex;
+
+use super::record::{ProcessMark, Record};
+use super::{Shared, network, step};
+use crate::{Identity, Machine, MachineError, MachineExit, Statistics};
+
+/// How much of the agent's log is told when it ended.
+const TOLD: u64 = 2000;
+
+/// A killed agent takes all of its machine with it in the kernel; that takes moments.
+const DIES_WITHIN: Duration = Duration::from_secs(20);
+
+/// A machine of namespaces.
+pub(super) struct ContainerMachine {
+    shared: Arc<Shared>,
+    record: Record,
+    /// The agent's process. When it is gone, every process of the machine is.
+    agent: AsyncFd<OwnedFd>,
+    /// Whether everything of it was removed.
+    removed: Mutex<bool>,
+}
+
+impl ContainerMachine {
+    /// The machine of a record, if its agent runs.
+    pub(super) fn open(
+        shared: &Arc<Shared>,
+        record: &Record,
+    ) -> Result<Option<Arc<dyn Machine>>, MachineError> {
+        let Some(mark) = record.process else {
+            return Ok(None);
+        };
+        let pid = i32::try_from(mark.pid).ok().and_then(Pid::from_raw);
+        let Some(pid) = pid else {
+            return Ok(None);
+        };
+        let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(rustix::io::Errno::SRCH) => return Ok(None),
+            Err(error) => return Err(step("open the agent's process")(error.into())),
+        };
+        // With the descriptor open the id cannot be used again: now it can be compared.
+        if ProcessMark::of(mark.pid).ok() != Some(mark) {
+            return Ok(None);
+        }
+        // SAFETY: the descriptor is owned by the `AsyncFd`, so it stays open and its own for as long as that.
+        let agent = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
+        let agent = agent.map_err(|error| step("watch the agent")(error.into()))?;
+        Ok(Some(Arc::new(Self {
+            shared: shared.clone(),
+            record: record.clone(),
+            agent,
+            removed: Mutex::new(false),
+        })))
+    }
+
+    async fn gone(&self) {
+        // The only error is the end of the runtime, and then nobody waits any more.
+        if self.agent.readable().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[async_trait]
+impl Connect for ContainerMachine {
+    async fn connect(&self) -> io::Result<BoxedTransport> {
+        let socket = self.shared.records.socket(self.record.identity.machine);
+        let stream = tokio::net::UnixStream::connect(socket).await?;
+        Ok(Box::new(stream))
+    }
+}
+
+#[async_trait]
+impl Machine for ContainerMachine {
+    fn identity(&self) -> Identity {
+        self.record.identity
+    }
+
+    fn connector(self: Arc<Self>) -> Arc<dyn Connect> {
+        self
+    }
+
+    async fn exited(&self) -> MachineExit {
+        self.gone().await;
+        let reason = last_lines(&self.shared.records.log(self.record.identity.machine));
+        MachineExit { reason }
+    }
+
+    async fn destroy(&self) -> Result<(), MachineError> {
+        let mut removed = self.removed.lock().await;
+        if *removed {
+            return Ok(());
+        }
+        match rustix::process::pidfd_send_signal(self.agent.get_ref(), Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(error) => return Err(step("end the agent")(error.into())),
+        }
+        if tokio::time::timeout(DIES_WITHIN, self.gone()).await.is_err() {
+            let seconds = DIES_WITHIN.as_secs();
+            return Err(MachineError::Timeout { step: "end the agent".to_owned(), seconds });
+        }
+        remove(&self.shared, &self.record).await?;
+        *removed = true;
+        Ok(())
+    }
+
+    async fn freeze(&self) -> Result<(), MachineError> {
+        self.shared.cgroups.freeze(&self.record.group(), true).await
+    }
+
+    async fn thaw(&self) -> Result<(), MachineError> {
+        self.shared.cgroups.freeze(&self.record.group(), false).await
+    }
+
+    async fn statistics(&self) -> Result<Statistics, MachineError> {
+        self.shared.cgroups.statistics(&self.record.group())
+    }
+}
+
+/// Removes what a machine has on the host; its record goes last. Idempotent.
+pub(super) async fn remove(shared: &Shared, record: &Record) -> Result<(), MachineError> {
+    shared.cgroups.remove(&record.group()).await?;
+    if let Some(slot) = record.slot {
+        shared.network.release(slot).await.map_err(network("give back the network slot"))?;
+    }
+    shared.records.remove(record.identity.machine)
+}
+
+/// The last lines of a log. What a machine says is told, never believed.
+pub(super) fn last_lines(log: &Path) -> String {
+    let read = || -> io::Result<String> {
+        let mut file = fs::File::open(log)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(TOLD)))?;
+        let mut bytes = Vec::new();
+        file.take(TOLD).read_to_end(&mut bytes)?;
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        Ok(text.chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect())
+    };
+    match read() {
+        Ok(text) if !text.trim().is_empty() => text.trim().to_owned(),
+        Ok(_) | Err(_) => "the agent ended and said nothing".to_owned(),
+    }
+}

@@ -1,0 +1,138 @@
+//! The `container` driver: a machine of namespaces, cgroups and seccomp on the host's own kernel.
+//!
+//! Weaker than a virtual machine, and it says so wherever it is shown. A machine has on the host: a directory
+//! under the run directory with its record and its socket, two cgroups in each hierarchy, a network slot, a
+//! range of user ids, and the processes below its agent. Its mounts live in its own mount namespace, and its
+//! loop device and its lock on the disk go with the last of them, so a crash leaves none.
+//!
+//! # Crash safety
+//! The record is written before anything else is made and says what a machine may have; what has no living
+//! agent is removed at the next start of the server, by record and by name.
+
+mod cgroup;
+mod launch;
+mod machine;
+mod range;
+mod record;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sprite_net::Network;
+use sprite_types::{DriverKind, InstanceId};
+
+use self::cgroup::Cgroups;
+use self::machine::ContainerMachine;
+use self::record::{Record, RecordDirectory};
+use crate::{Machine, MachineDriver, MachineError, MachineSpec};
+
+/// What the driver needs to know of its host.
+#[derive(Debug, Clone)]
+pub struct ContainerOptions {
+    /// The mark of the data directory, in the name of everything that the driver makes.
+    pub instance: InstanceId,
+    /// Where records and sockets live; gone after the host's reboot, as the machines are.
+    pub run_dir: PathBuf,
+    /// Where all servers of this host agree on ranges of user ids.
+    pub ranges_dir: PathBuf,
+    /// The agent's program.
+    pub agent: PathBuf,
+}
+
+/// Makes machines of namespaces.
+pub struct ContainerDriver {
+    shared: Arc<Shared>,
+}
+
+/// What the driver and its machines share.
+struct Shared {
+    options: ContainerOptions,
+    cgroups: Cgroups,
+    records: RecordDirectory,
+    network: Network,
+}
+
+impl ContainerDriver {
+    /// A driver on this host.
+    ///
+    /// # Errors
+    /// The host has no usable cgroups, or the run directory cannot be made.
+    pub fn new(options: ContainerOptions, network: Network) -> Result<Self, MachineError> {
+        let cgroups = Cgroups::find(&options.instance)?;
+        let records = RecordDirectory::open(&options.run_dir)?;
+        Ok(Self { shared: Arc::new(Shared { options, cgroups, records, network }) })
+    }
+
+    /// Removes every machine of an instance, running or not: its processes, cgroups and records. Network slots
+    /// are removed by [`Network::purge`]. Idempotent; for a data directory that no server uses.
+    ///
+    /// # Errors
+    /// Something could not be removed.
+    pub async fn purge(instance: &InstanceId, run_dir: &std::path::Path) -> Result<(), MachineError> {
+        let cgroups = Cgroups::find(instance)?;
+        for group in cgroups.all()? {
+            cgroups.remove(&group).await?;
+        }
+        cgroups.remove_parent()?;
+        RecordDirectory::open(run_dir)?.remove_all()
+    }
+}
+
+#[async_trait]
+impl MachineDriver for ContainerDriver {
+    fn kind(&self) -> DriverKind {
+        DriverKind::Container
+    }
+
+    async fn start(&self, spec: MachineSpec) -> Result<Arc<dyn Machine>, MachineError> {
+        let record = Record::new(spec.identity);
+        self.shared.records.write(&record)?;
+        match launch::launch(&self.shared, &spec, record.clone()).await {
+            Ok(machine) => Ok(machine),
+            Err(error) => {
+                // The first failure is the one to tell; what cannot be undone now is swept at the next start.
+                if let Err(undo) = machine::remove(&self.shared, &self.shared.records.read(spec.identity.machine)?.unwrap_or(record)).await {
+                    tracing::warn!(error = &undo as &dyn std::error::Error, "undo a failed start");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn adopt(&self) -> Result<Vec<Arc<dyn Machine>>, MachineError> {
+        let mut adopted: Vec<Arc<dyn Machine>> = Vec::new();
+        let mut slots = Vec::new();
+        let mut groups = Vec::new();
+        for record in self.shared.records.all()? {
+            match ContainerMachine::open(&self.shared, &record)? {
+                Some(machine) => {
+                    if let Some(slot) = record.slot {
+                        let adopted = self.shared.network.adopt(slot).await;
+                        adopted.map_err(network("adopt a network slot"))?;
+                        slots.push(slot);
+                    }
+                    groups.push(record.group());
+                    adopted.push(machine);
+                }
+                None => machine::remove(&self.shared, &record).await?,
+            }
+        }
+        // What has no record: a crash between two steps, or a record that was lost.
+        for group in self.shared.cgroups.all()? {
+            if !groups.contains(&group) {
+                self.shared.cgroups.remove(&group).await?;
+            }
+        }
+        self.shared.network.sweep(&slots).await.map_err(network("sweep network slots"))?;
+        Ok(adopted)
+    }
+}
+
+fn network(step: &str) -> impl FnOnce(sprite_net::NetError) -> MachineError {
+    move |error| MachineError::Step { step: step.to_owned(), source: std::io::Error::other(error) }
+}
+
+fn step(step: impl Into<String>) -> impl FnOnce(std::io::Error) -> MachineError {
+    move |source| MachineError::Step { step: step.into(), source }
+}
