@@ -39,13 +39,18 @@ pub(crate) struct Environment {
 
 /// Serves until the machine ends.
 pub(crate) fn main() -> Result<(), StepError> {
-    let cgroups = std::env::args().nth(2).and_then(|n| n.parse().ok()).unwrap_or(0);
+    let cgroups = std::env::args()
+        .nth(2)
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(0);
     // SAFETY: takes numbers, no memory.
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
     let spawner = Spawner::start(cgroups)?;
     // SAFETY: the launcher left it open for us, and nothing else in this process owns it.
     let listener = unsafe { UnixListener::from_raw_fd(LISTENER_FD) };
-    listener.set_nonblocking(true).step("prepare the listener")?;
+    listener
+        .set_nonblocking(true)
+        .step("prepare the listener")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -84,7 +89,9 @@ impl Agent {
             .and_then(|fd| sys::watch(fd, tokio::io::Interest::READABLE))
             .map(Arc::new)
             .step("watch the environment")?;
-        let said = operation::read_report(report).await.step("wait for the environment")?;
+        let said = operation::read_report(report)
+            .await
+            .step("wait for the environment")?;
         if said != b"ready" {
             let said = String::from_utf8_lossy(&said).into_owned();
             return Err(io::Error::other(said)).step("build the environment");
@@ -105,7 +112,11 @@ impl Agent {
 
     /// Variables of the sprite; `None` if the environment is not there.
     pub(crate) async fn variables(&self) -> Option<Vec<(String, String)>> {
-        self.environment.lock().await.as_ref().map(|environment| environment.spec.env.clone())
+        self.environment
+            .lock()
+            .await
+            .as_ref()
+            .map(|environment| environment.spec.env.clone())
     }
 
     /// Ends every process of the environment at once, and waits until they are gone.
@@ -129,7 +140,11 @@ async fn end_with(first: Arc<AsyncFd<OwnedFd>>) {
     }
 }
 
-type Job = (SpawnRequest, Vec<OwnedFd>, oneshot::Sender<io::Result<SpawnReply>>);
+type Job = (
+    SpawnRequest,
+    Vec<OwnedFd>,
+    oneshot::Sender<io::Result<SpawnReply>>,
+);
 
 /// The way to the spawner: one thread that asks and waits, so that nothing else ever does.
 struct Spawner {
@@ -142,7 +157,10 @@ impl Spawner {
         let socket = theirs.as_raw_fd();
         let mut command = Command::new("/agent");
         // This is the name under which the environment sees its own first process.
-        command.arg0("sprite-init").arg("spawn").arg(cgroups.to_string());
+        command
+            .arg0("sprite-init")
+            .arg("spawn")
+            .arg(cgroups.to_string());
         // SAFETY: between fork and exec only dup2 is called, on a descriptor that is open there.
         unsafe {
             command.pre_exec(move || match libc::dup2(socket, spawn::SOCKET_FD) {
@@ -172,13 +190,17 @@ impl Spawner {
     async fn fork(&self, request: SpawnRequest, fds: Vec<OwnedFd>) -> Result<i32, StepError> {
         let (reply, replied) = oneshot::channel();
         let gone = || io::Error::other("the spawner ended");
-        self.jobs.send((request, fds, reply)).map_err(|_| gone()).step("ask the spawner")?;
+        self.jobs
+            .send((request, fds, reply))
+            .map_err(|_| gone())
+            .step("ask the spawner")?;
         let reply = replied.await.map_err(|_| gone()).step("ask the spawner")?;
         match reply.step("ask the spawner")? {
             SpawnReply::Forked { pid } => Ok(pid),
-            SpawnReply::Failed { step, errno } => {
-                Err(StepError { step, source: io::Error::from_raw_os_error(errno) })
-            }
+            SpawnReply::Failed { step, errno } => Err(StepError {
+                step,
+                source: io::Error::from_raw_os_error(errno),
+            }),
         }
     }
 }
@@ -188,7 +210,10 @@ fn ask(socket: &UnixStream, jobs: &mpsc::Receiver<Job>) {
         let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
         let answer = wire::send(socket, &request, &borrowed)
             .and_then(|()| wire::receive(socket))
-            .and_then(|got| got.map(|(r, _)| r).ok_or_else(|| io::ErrorKind::UnexpectedEof.into()));
+            .and_then(|got| {
+                got.map(|(r, _)| r)
+                    .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+            });
         if let Err(error) = &answer {
             // Without a spawner nothing can be started any more: the machine ends, and is started anew.
             eprintln!("sprite-agent: lost the spawner: {error}");

@@ -71,15 +71,32 @@ const CAP_VERSION: u32 = 0x2008_0522;
 
 /// This process itself has only the kept ones from here on, and `also`.
 fn set_capabilities(also: u32) -> io::Result<()> {
-    let low = KEPT.iter().fold(also, |set: u32, capability| set | 1 << capability);
+    let low = KEPT
+        .iter()
+        .fold(also, |set: u32, capability| set | 1 << capability);
     let data = [
-        CapData { effective: low, permitted: low, inheritable: 0 },
-        CapData { effective: 0, permitted: 0, inheritable: 0 },
+        CapData {
+            effective: low,
+            permitted: low,
+            inheritable: 0,
+        },
+        CapData {
+            effective: 0,
+            permitted: 0,
+            inheritable: 0,
+        },
     ];
-    let header = CapHeader { version: CAP_VERSION, pid: 0 };
+    let header = CapHeader {
+        version: CAP_VERSION,
+        pid: 0,
+    };
     // SAFETY: header and the two data words are what version 3 of the call reads; both live over the call.
     let done = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Calls that answer EPERM. Each is a door to a part of the kernel that the environment does not need.
@@ -142,7 +159,12 @@ pub(crate) fn filter_system_calls() -> io::Result<()> {
     for program in [refusing()?, hiding()?] {
         let program: Vec<libc::sock_filter> = program
             .iter()
-            .map(|i| libc::sock_filter { code: i.code, jt: i.jt, jf: i.jf, k: i.k })
+            .map(|i| libc::sock_filter {
+                code: i.code,
+                jt: i.jt,
+                jf: i.jf,
+                k: i.k,
+            })
             .collect();
         install(&program)?;
     }
@@ -156,9 +178,18 @@ fn install(program: &[libc::sock_filter]) -> io::Result<()> {
     };
     // SAFETY: `filter` points to a program of `len` instructions; both live over the call.
     let done = unsafe {
-        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const filter)
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            0,
+            &raw const filter,
+        )
     };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Call numbers of the x32 ABI are other numbers for the same calls, and would pass the filters below.
@@ -173,7 +204,12 @@ fn foreign_abi() -> [libc::sock_filter; 4] {
     [
         op(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
         op(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 0, 1, X32_BIT),
-        op(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned()),
+        op(
+            libc::BPF_RET | libc::BPF_K,
+            0,
+            0,
+            libc::SECCOMP_RET_ERRNO | libc::ENOSYS.cast_unsigned(),
+        ),
         op(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
     ]
 }
@@ -214,9 +250,17 @@ fn refusing() -> io::Result<BpfProgram> {
         .collect::<io::Result<_>>()?;
     rules.insert(libc::SYS_clone, clone);
     // Typing into the terminal of whoever is attached. Source: ioctl_tty(2), TIOCSTI and TIOCLINUX.
-    rules.insert(libc::SYS_ioctl, vec![equals(1, 0x5412)?, equals(1, 0x541C)?]);
+    rules.insert(
+        libc::SYS_ioctl,
+        vec![equals(1, 0x5412)?, equals(1, 0x541C)?],
+    );
     // Sockets of families beyond Unix, IPv4, IPv6 and routing information.
-    let allowed = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
+    let allowed = [
+        libc::AF_UNIX,
+        libc::AF_INET,
+        libc::AF_INET6,
+        libc::AF_NETLINK,
+    ];
     let families = (0..64).filter(|family| !allowed.contains(family));
     let socket = families
         .map(|family: i32| equals(0, u64::from(family.cast_unsigned())))
@@ -233,7 +277,9 @@ fn hiding() -> io::Result<BpfProgram> {
 
 fn compile(rules: BTreeMap<i64, Vec<SeccompRule>>, errno: i32) -> io::Result<BpfProgram> {
     let refuse = SeccompAction::Errno(errno.cast_unsigned());
-    let arch = std::env::consts::ARCH.try_into().map_err(io::Error::other)?;
+    let arch = std::env::consts::ARCH
+        .try_into()
+        .map_err(io::Error::other)?;
     SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch)
         .and_then(BpfProgram::try_from)
         .map_err(io::Error::other)

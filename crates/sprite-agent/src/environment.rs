@@ -27,8 +27,15 @@ use crate::sys;
 pub(crate) const ROOT_IN_MACHINE: u32 = 1;
 
 /// Files of /proc that tell of the host or act on it; covered by /dev/null.
-const MASKED_FILES: [&str; 7] =
-    ["kcore", "keys", "timer_list", "sched_debug", "latency_stats", "kpagecount", "kmsg"];
+const MASKED_FILES: [&str; 7] = [
+    "kcore",
+    "keys",
+    "timer_list",
+    "sched_debug",
+    "latency_stats",
+    "kpagecount",
+    "kmsg",
+];
 /// Directories of /proc and /sys that are covered by nothing at all.
 const MASKED_DIRECTORIES: [&str; 12] = [
     "proc/acpi",
@@ -60,12 +67,22 @@ impl Gates {
     pub(crate) fn new() -> io::Result<Self> {
         let (wait_unshared, tell_unshared) = io::pipe()?;
         let (wait_mapped, tell_mapped) = io::pipe()?;
-        Ok(Self { wait_unshared, tell_unshared, wait_mapped, tell_mapped })
+        Ok(Self {
+            wait_unshared,
+            tell_unshared,
+            wait_mapped,
+            tell_mapped,
+        })
     }
 
     /// The spawner's side: maps the ids once the process is in its user namespace.
     pub(crate) fn release(self, pid: i32) -> io::Result<()> {
-        let Self { mut wait_unshared, tell_unshared, wait_mapped, mut tell_mapped } = self;
+        let Self {
+            mut wait_unshared,
+            tell_unshared,
+            wait_mapped,
+            mut tell_mapped,
+        } = self;
         drop((tell_unshared, wait_mapped));
         if wait_unshared.read(&mut [0])? == 0 {
             return Err(io::Error::other("the environment's first process ended"));
@@ -78,7 +95,12 @@ impl Gates {
 /// Becomes the environment's first process. Reports the empty text when all is built, or what failed.
 pub(crate) fn become_first(spec: &EnvironmentSpec, gates: Gates, report: OwnedFd) -> ! {
     let mut report = fs::File::from(report);
-    let Gates { wait_unshared, tell_unshared, wait_mapped, tell_mapped } = gates;
+    let Gates {
+        wait_unshared,
+        tell_unshared,
+        wait_mapped,
+        tell_mapped,
+    } = gates;
     drop((wait_unshared, tell_mapped));
     if let Err(failure) = build(spec, tell_unshared, wait_mapped) {
         // The reader takes the end of the process for a failure too.
@@ -152,8 +174,7 @@ fn mount_point(name: &str) -> Result<OwnedFd, StepError> {
 }
 
 fn attach_at(mount: impl AsFd, place: impl AsFd, name: &str) -> Result<(), StepError> {
-    let flags =
-        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     rustix::mount::move_mount(mount.as_fd(), "", place.as_fd(), "", flags)
         .step(&format!("mount /{name}"))
 }
@@ -167,11 +188,19 @@ fn mount_all() -> Result<(), StepError> {
     attach_at(&sysfs, mount_point("sys")?, "sys")?;
     let root = ROOT_IN_MACHINE.to_string();
     let owned = |size: &'static str, mode: &'static str| {
-        [("size", size), ("mode", mode), ("uid", root.as_str()), ("gid", root.as_str())]
-            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        [
+            ("size", size),
+            ("mode", mode),
+            ("uid", root.as_str()),
+            ("gid", root.as_str()),
+        ]
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
     };
     let tmpfs = |options: &[(String, String)], attributes| {
-        let options: Vec<_> = options.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        let options: Vec<_> = options
+            .iter()
+            .map(|(k, v)| (k.as_str(), v.as_str()))
+            .collect();
         pseudo("tmpfs", &options, attributes)
     };
     let dev = tmpfs(&owned("64k", "755"), nosuid).step("make /dev")?;
@@ -213,7 +242,8 @@ fn fill_dev() -> Result<(), StepError> {
 fn mask() -> Result<(), StepError> {
     let attach = |mount: &OwnedFd, path: &str| -> Result<(), StepError> {
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        rustix::mount::move_mount(mount.as_fd(), "", CWD, path, flags).step(&format!("cover /{path}"))
+        rustix::mount::move_mount(mount.as_fd(), "", CWD, path, flags)
+            .step(&format!("cover /{path}"))
     };
     for name in READ_ONLY {
         let path = format!("proc/{name}");
@@ -228,7 +258,10 @@ fn mask() -> Result<(), StepError> {
     for name in MASKED_FILES {
         let path = format!("proc/{name}");
         if fs::exists(&path).step("look into /proc")? {
-            attach(&clone_mount(Path::new("dev/null")).step("find /dev/null")?, &path)?;
+            attach(
+                &clone_mount(Path::new("dev/null")).step("find /dev/null")?,
+                &path,
+            )?;
         }
     }
     let options = [("size", "0"), ("nr_inodes", "1"), ("mode", "555")];
@@ -245,11 +278,19 @@ fn mask() -> Result<(), StepError> {
 /// to is the sprite's.
 fn write_identity(spec: &EnvironmentSpec) -> Result<(), StepError> {
     let name = &spec.hostname;
-    let servers: String = spec.nameservers.iter().map(|ip| format!("nameserver {ip}\n")).collect();
+    let servers: String = spec
+        .nameservers
+        .iter()
+        .map(|ip| format!("nameserver {ip}\n"))
+        .collect();
     let hosts = format!(
         "127.0.0.1\tlocalhost\n127.0.1.1\t{name}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
     );
-    let files = [("hostname", format!("{name}\n")), ("hosts", hosts), ("resolv.conf", servers)];
+    let files = [
+        ("hostname", format!("{name}\n")),
+        ("hosts", hosts),
+        ("resolv.conf", servers),
+    ];
     for (file, text) in files {
         let path = Path::new("/etc").join(file);
         if fs::read_to_string(&path).is_ok_and(|old| old == text) {

@@ -68,7 +68,8 @@ impl Journal {
         let mut whole = whole.freeze();
         self.chunks.clear();
         while !whole.is_empty() {
-            self.chunks.push_back(whole.split_to(whole.len().min(sprite_agent_api::MAX_DATA)));
+            self.chunks
+                .push_back(whole.split_to(whole.len().min(sprite_agent_api::MAX_DATA)));
         }
     }
 
@@ -108,7 +109,12 @@ mod tests {
             journal.push(Bytes::copy_from_slice(&[i.to_le_bytes()[0]]), u64::MAX);
         }
         assert!(journal.chunks.len() <= MOST_CHUNKS);
-        assert_eq!(read(&journal, 4990), (4990..5000u32).map(|i| i.to_le_bytes()[0]).collect::<Vec<_>>());
+        assert_eq!(
+            read(&journal, 4990),
+            (4990..5000u32)
+                .map(|i| i.to_le_bytes()[0])
+                .collect::<Vec<_>>()
+        );
         assert_eq!(read(&journal, 0).len(), 5000);
     }
 

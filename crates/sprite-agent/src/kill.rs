@@ -10,8 +10,14 @@ use crate::operation::{failure, find, reply};
 use crate::session::Session;
 
 /// Signals whose usual effect is not the end of the process: nobody waits for an end after them.
-const HARMLESS: [i32; 6] =
-    [libc::SIGCONT, libc::SIGSTOP, libc::SIGTSTP, libc::SIGWINCH, libc::SIGCHLD, libc::SIGURG];
+const HARMLESS: [i32; 6] = [
+    libc::SIGCONT,
+    libc::SIGSTOP,
+    libc::SIGTSTP,
+    libc::SIGWINCH,
+    libc::SIGCHLD,
+    libc::SIGURG,
+];
 
 /// Highest signal number. Source: signal(7).
 const LAST_SIGNAL: i32 = 64;
@@ -23,17 +29,33 @@ pub(crate) async fn perform(
     sender: &Sender,
 ) -> Result<(), Failure> {
     if !(1..=LAST_SIGNAL).contains(&spec.signal) {
-        return Err(failure(FailureKind::Invalid, format!("no signal has the number {}", spec.signal)));
+        return Err(failure(
+            FailureKind::Invalid,
+            format!("no signal has the number {}", spec.signal),
+        ));
     }
     let session = find(agent, spec.session)?;
     if let Some(code) = session.exit() {
-        return Err(failure(FailureKind::SessionEnded, format!("exit status {code}")));
+        return Err(failure(
+            FailureKind::SessionEnded,
+            format!("exit status {code}"),
+        ));
     }
     let ended = || failure(FailureKind::SessionEnded, "session has ended");
-    session.process.signal_group(spec.signal).map_err(|_| ended())?;
+    session
+        .process
+        .signal_group(spec.signal)
+        .map_err(|_| ended())?;
     let pid = session.id.0;
     // A host that no longer listens does not stop what it asked for.
-    let _ = reply(sender, Reply::Kill(KillEvent::Signal { signal: spec.signal, pid })).await;
+    let _ = reply(
+        sender,
+        Reply::Kill(KillEvent::Signal {
+            signal: spec.signal,
+            pid,
+        }),
+    )
+    .await;
     let code = if spec.timeout_ms == 0 || HARMLESS.contains(&spec.signal) {
         None
     } else {

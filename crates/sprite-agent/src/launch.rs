@@ -15,8 +15,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FlockOperation, Mode};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags,
-    OpenTreeFlags,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
 };
 use sprite_agent_api::launch::{ENVIRONMENT_IDS, LaunchReport, LaunchSpec};
 use sprite_agent_api::wire;
@@ -44,13 +43,23 @@ pub(crate) fn main() -> Result<(), StepError> {
     unsafe { libc::alarm(DEADLINE_SECONDS) };
     // SAFETY: the driver gave us a socket as stdin; the number stays open over the call.
     let stdin = unsafe { BorrowedFd::borrow_raw(0) };
-    let socket = UnixStream::from(stdin.try_clone_to_owned().step("keep the driver's socket")?);
-    let null = OpenOptions::new().read(true).write(true).open("/dev/null").step("open /dev/null")?;
+    let socket = UnixStream::from(
+        stdin
+            .try_clone_to_owned()
+            .step("keep the driver's socket")?,
+    );
+    let null = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+        .step("open /dev/null")?;
     place(&null, 0)?;
     drop(null);
     let built = receive_spec(&socket).and_then(|spec| launch(&spec));
     let report = match &built {
-        Ok(pid) => LaunchReport::Started { pid: pid.cast_unsigned() },
+        Ok(pid) => LaunchReport::Started {
+            pid: pid.cast_unsigned(),
+        },
         Err(failure) => LaunchReport::Failed {
             step: failure.step.clone(),
             errno: failure.source.raw_os_error(),
@@ -64,7 +73,9 @@ pub(crate) fn main() -> Result<(), StepError> {
 
 fn receive_spec(socket: &UnixStream) -> Result<LaunchSpec, StepError> {
     let got = wire::receive(socket).step("read the spec")?;
-    let (spec, fds) = got.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof)).step("read the spec")?;
+    let (spec, fds) = got
+        .ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))
+        .step("read the spec")?;
     let [listener, range] = <[OwnedFd; 2]>::try_from(fds)
         .map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
         .step("take descriptors")?;
@@ -94,8 +105,11 @@ fn launch(spec: &LaunchSpec) -> Result<i32, StepError> {
     let netns = File::open(&spec.netns).step("open the network namespace")?;
     sys::setns(&netns, libc::CLONE_NEWNET).step("enter the network namespace")?;
     sys::unshare(libc::CLONE_NEWNS).step("leave the host's mount namespace")?;
-    rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
-        .step("make mounts private")?;
+    rustix::mount::mount_change(
+        "/",
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )
+    .step("make mounts private")?;
     build_root(&spec.root, &spec.agent, disk)?;
     enter(spec)
 }
@@ -104,7 +118,10 @@ fn launch(spec: &LaunchSpec) -> Result<i32, StepError> {
 /// A writer can move only processes that it sees, and only into this sprite's own group.
 fn open_environment_cgroups(procs: &[PathBuf]) -> Result<(), StepError> {
     for (fd, path) in (FIRST_CGROUP_FD..).zip(procs) {
-        let file = OpenOptions::new().write(true).open(path).step("open the environment's cgroup")?;
+        let file = OpenOptions::new()
+            .write(true)
+            .open(path)
+            .step("open the environment's cgroup")?;
         // SAFETY: takes numbers; the driver passed us no descriptor of this range.
         let done = unsafe { libc::dup2(file.as_raw_fd(), fd) };
         if done < 0 {
@@ -119,11 +136,16 @@ fn open_environment_cgroups(procs: &[PathBuf]) -> Result<(), StepError> {
 /// The lock on the image is held by the loop device for as long as it lives: a second machine on the same disk
 /// waits for the first one's file system to be gone, whatever happened to the first one.
 fn mount_disk(image: &Path, id_base: u32) -> Result<OwnedFd, StepError> {
-    let image = OpenOptions::new().read(true).write(true).open(image).step("open the disk")?;
+    let image = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(image)
+        .step("open the disk")?;
     rustix::fs::flock(&image, FlockOperation::LockExclusive).step("wait for the disk")?;
     let (device, path) = attach_loop(&image).step("attach a loop device")?;
     let fs = rustix::mount::fsopen("ext4", FsOpenFlags::FSOPEN_CLOEXEC).step("open ext4")?;
-    rustix::mount::fsconfig_set_string(fs.as_fd(), "source", &path).step("set the disk's device")?;
+    rustix::mount::fsconfig_set_string(fs.as_fd(), "source", &path)
+        .step("set the disk's device")?;
     for flag in ["discard", "noinit_itable"] {
         rustix::mount::fsconfig_set_flag(fs.as_fd(), flag).step("set the disk's options")?;
     }
@@ -170,7 +192,10 @@ struct LoopConfig {
 
 /// A free loop device over `image`, with direct I/O where the file system below can.
 fn attach_loop(image: &File) -> io::Result<(File, String)> {
-    let control = OpenOptions::new().read(true).write(true).open("/dev/loop-control")?;
+    let control = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/loop-control")?;
     let mut flags = LO_FLAGS_AUTOCLEAR | LO_FLAGS_DIRECT_IO;
     loop {
         // SAFETY: the request takes no argument.
@@ -202,7 +227,10 @@ fn attach_loop(image: &File) -> io::Result<(File, String)> {
         match io::Error::last_os_error() {
             // Another process took the device in between.
             error if error.raw_os_error() == Some(libc::EBUSY) => {}
-            error if error.raw_os_error() == Some(libc::EINVAL) && flags & LO_FLAGS_DIRECT_IO != 0 => {
+            error
+                if error.raw_os_error() == Some(libc::EINVAL)
+                    && flags & LO_FLAGS_DIRECT_IO != 0 =>
+            {
                 flags &= !LO_FLAGS_DIRECT_IO;
             }
             error => return Err(error),
@@ -250,13 +278,23 @@ pub(crate) fn pseudo(kind: &str, options: &[(&str, &str)], attributes: u64) -> i
     rustix::mount::fsconfig_create(fs.as_fd())?;
     let attributes = u32::try_from(attributes).expect("mount attributes are the low bits");
     let attributes = MountAttrFlags::from_bits_retain(attributes);
-    Ok(rustix::mount::fsmount(fs.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+    Ok(rustix::mount::fsmount(
+        fs.as_fd(),
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        attributes,
+    )?)
 }
 
 /// Attaches a detached mount to a directory or file.
 pub(crate) fn attach(mount: impl AsFd, at: &Path) -> io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    Ok(rustix::mount::move_mount(mount.as_fd(), "", CWD, at, flags)?)
+    Ok(rustix::mount::move_mount(
+        mount.as_fd(),
+        "",
+        CWD,
+        at,
+        flags,
+    )?)
 }
 
 /// A detached copy of the mount of `path`, and of those below it.
@@ -271,7 +309,8 @@ pub(crate) fn clone_mount(path: &Path) -> io::Result<OwnedFd> {
 fn build_root(root: &Path, agent: &Path, disk: OwnedFd) -> Result<(), StepError> {
     let quiet = sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NODEV | sys::MOUNT_ATTR_NOEXEC;
     let options = [("mode", "755"), ("size", "256k"), ("nr_inodes", "128")];
-    let tmpfs = pseudo("tmpfs", &options, sys::MOUNT_ATTR_NOSUID).step("make the machine's root")?;
+    let tmpfs =
+        pseudo("tmpfs", &options, sys::MOUNT_ATTR_NOSUID).step("make the machine's root")?;
     attach(&tmpfs, root).step("attach the machine's root")?;
     for name in ["env", "proc", "sys", "dev", "dev/pts"] {
         fs::create_dir(root.join(name)).step("make the machine's directories")?;
@@ -304,7 +343,12 @@ fn enter(spec: &LaunchSpec) -> Result<i32, StepError> {
     match unsafe { sys::fork(namespaces, Parent::Caller) }.step("fork the agent")? {
         Fork::Child => {
             drop((tell_map, wait_exec, wait_unshared));
-            let Err(failure) = become_agent(&spec.root, spec.environment_cgroups.len(), &mut wait_map, tell_unshared);
+            let Err(failure) = become_agent(
+                &spec.root,
+                spec.environment_cgroups.len(),
+                &mut wait_map,
+                tell_unshared,
+            );
             let mut tell_exec = tell_exec;
             // The parent reads it if it can; there is nobody else to tell.
             let _ = write!(tell_exec, "{failure}");
@@ -315,18 +359,26 @@ fn enter(spec: &LaunchSpec) -> Result<i32, StepError> {
             drop((tell_exec, wait_map, tell_unshared));
             let _ = wait_unshared.read(&mut [0]);
             let base = spec.id_base;
-            let map = format!("0 {} 1\n1 {base} {ENVIRONMENT_IDS}\n", base + ENVIRONMENT_IDS);
+            let map = format!(
+                "0 {} 1\n1 {base} {ENVIRONMENT_IDS}\n",
+                base + ENVIRONMENT_IDS
+            );
             let mapped = write_maps(pid, &map).step("map the machine's ids");
             let mut tell_map = tell_map;
             mapped.and_then(|()| tell_map.write_all(&[1]).step("release the agent"))?;
             drop(tell_map);
             let mut failure = String::new();
             // Ends when the agent's program is executed, which closes the other end.
-            wait_exec.read_to_string(&mut failure).step("wait for the agent")?;
+            wait_exec
+                .read_to_string(&mut failure)
+                .step("wait for the agent")?;
             if failure.is_empty() {
                 return Ok(pid);
             }
-            Err(StepError { step: failure, source: io::Error::other("the machine was not built") })
+            Err(StepError {
+                step: failure,
+                source: io::Error::other("the machine was not built"),
+            })
         }
     }
 }
@@ -355,8 +407,12 @@ fn become_agent(
     }
     sys::become_user(0, 0, &[]).step("become root of the machine")?;
     let options = [("ptmxmode", "0666"), ("mode", "0620")];
-    let pts = pseudo("devpts", &options, sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NOEXEC)
-        .step("make terminals")?;
+    let pts = pseudo(
+        "devpts",
+        &options,
+        sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NOEXEC,
+    )
+    .step("make terminals")?;
     attach(&pts, Path::new("/dev/pts")).step("attach terminals")?;
     raise_open_files();
     let cgroups = CString::new(cgroups.to_string()).expect("a number has no zero byte");
@@ -367,7 +423,10 @@ fn become_agent(
 /// Descriptors are bounded by the agent's own limits on streams and sessions, not by a low default; what runs
 /// in the environment gets the usual soft limit again.
 fn raise_open_files() {
-    let limit = libc::rlimit { rlim_cur: 1 << 16, rlim_max: 1 << 20 };
+    let limit = libc::rlimit {
+        rlim_cur: 1 << 16,
+        rlim_max: 1 << 20,
+    };
     // SAFETY: `limit` lives over the call. Where the host allows less, less it is.
     unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
 }

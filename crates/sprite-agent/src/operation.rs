@@ -43,11 +43,19 @@ pub(crate) fn shutting_down() -> bool {
 
 /// Performs the operation of one stream.
 pub(crate) async fn perform(agent: Arc<Agent>, stream: Stream) {
-    let Stream { sender, mut receiver } = stream;
-    let Ok(Some(first)) = receiver.recv().await else { return };
+    let Stream {
+        sender,
+        mut receiver,
+    } = stream;
+    let Ok(Some(first)) = receiver.recv().await else {
+        return;
+    };
     let done = match first.message::<Request>() {
         Ok(request) => dispatch(&agent, request, &sender, &mut receiver).await,
-        Err(error) => Err(failure(FailureKind::Invalid, format!("read the request: {error}"))),
+        Err(error) => Err(failure(
+            FailureKind::Invalid,
+            format!("read the request: {error}"),
+        )),
     };
     if let Err(failure) = done {
         // A stream that failed has nobody who could be told.
@@ -59,7 +67,10 @@ pub(crate) async fn perform(agent: Arc<Agent>, stream: Stream) {
 }
 
 pub(crate) fn failure(kind: FailureKind, message: impl Into<String>) -> Failure {
-    Failure { kind, message: message.into() }
+    Failure {
+        kind,
+        message: message.into(),
+    }
 }
 
 pub(crate) async fn reply(sender: &Sender, reply: Reply) -> Result<(), LinkError> {
@@ -90,7 +101,9 @@ async fn dispatch(
             ready(agent).await
         }
         Request::Ping => ready(agent).await,
-        Request::Sessions => Reply::Sessions { sessions: agent.sessions.list() },
+        Request::Sessions => Reply::Sessions {
+            sessions: agent.sessions.list(),
+        },
         Request::Sync => {
             sync_disk().await?;
             Reply::Synced
@@ -110,7 +123,10 @@ async fn dispatch(
 
 async fn ready(agent: &Agent) -> Reply {
     let environment = agent.variables().await.is_some();
-    Reply::Ready(AgentInfo { protocol: PROTOCOL, environment })
+    Reply::Ready(AgentInfo {
+        protocol: PROTOCOL,
+        environment,
+    })
 }
 
 /// Finds a session; says whether it never was or has ended.
@@ -140,7 +156,11 @@ fn check(spec: &ExecSpec) -> Result<(), Failure> {
     if texts.chain(variables).any(|text| text.contains('\0')) {
         return invalid("arguments, variables and paths cannot hold a zero byte");
     }
-    if spec.env.iter().any(|(name, _)| name.is_empty() || name.contains('=')) {
+    if spec
+        .env
+        .iter()
+        .any(|(name, _)| name.is_empty() || name.contains('='))
+    {
         return invalid("the name of a variable cannot be empty or hold '='");
     }
     Ok(())
@@ -149,7 +169,10 @@ fn check(spec: &ExecSpec) -> Result<(), Failure> {
 async fn exec(agent: &Arc<Agent>, spec: ExecSpec) -> Result<Arc<Session>, Failure> {
     check(&spec)?;
     let Some(environment) = agent.variables().await else {
-        return Err(failure(FailureKind::NotReady, "the environment has not been built"));
+        return Err(failure(
+            FailureKind::NotReady,
+            "the environment has not been built",
+        ));
     };
     if agent.sessions.live() >= MOST_LIVE {
         let message = format!("{MOST_LIVE} sessions run already, no more are allowed");
@@ -161,15 +184,25 @@ async fn exec(agent: &Arc<Agent>, spec: ExecSpec) -> Result<Arc<Session>, Failur
     let (stdio, mut theirs, number) = make_stdio(&spec).step("make stdin, stdout and stderr")?;
     let mut fds = vec![their_report];
     fds.append(&mut theirs);
-    let process = ProcessSpec { exec: spec.clone(), environment, terminal: number };
+    let process = ProcessSpec {
+        exec: spec.clone(),
+        environment,
+        terminal: number,
+    };
     let pid = agent.fork(process, fds).await?;
     let process = sys::pidfd_open(pid)
         .and_then(|fd| sys::watch(fd, Interest::READABLE))
-        .map(|fd| Process { pid, fd: Arc::new(fd) })
+        .map(|fd| Process {
+            pid,
+            fd: Arc::new(fd),
+        })
         .step("watch the process")?;
     let name = match tokio::time::timeout(REPORT_WITHIN, read_report(report)).await {
         Ok(said) => name_of(&said.step("wait for the process")?),
-        Err(_) => Err(failure(FailureKind::System, "the process did not start in time")),
+        Err(_) => Err(failure(
+            FailureKind::System,
+            "the process did not start in time",
+        )),
     };
     let name = match name {
         Ok(name) => name,
@@ -181,7 +214,9 @@ async fn exec(agent: &Arc<Agent>, spec: ExecSpec) -> Result<Arc<Session>, Failur
         }
     };
     let sessions = agent.sessions.clone();
-    let session = Session::start(name, &spec, process, stdio, move |session| sessions.end(session));
+    let session = Session::start(name, &spec, process, stdio, move |session| {
+        sessions.end(session)
+    });
     agent.sessions.insert(session.clone());
     Ok(session)
 }
@@ -196,17 +231,28 @@ pub(crate) async fn read_report(report: pipe::Receiver) -> io::Result<Vec<u8>> {
 fn name_of(said: &[u8]) -> Result<Name, Failure> {
     let os = |errno| io::Error::from_raw_os_error(errno);
     match serde_json::from_slice(said) {
-        Ok(ProcessReport::Running { pid, command, workdir }) => {
-            Ok(Name { id: SessionId(pid), command, workdir })
-        }
+        Ok(ProcessReport::Running {
+            pid,
+            command,
+            workdir,
+        }) => Ok(Name {
+            id: SessionId(pid),
+            command,
+            workdir,
+        }),
         Ok(ProcessReport::Dir { workdir, errno }) => {
             let message = format!("enter directory {workdir}: {}", os(errno));
             Err(failure(FailureKind::Dir, message))
         }
-        Ok(ProcessReport::Failed { step, errno }) => {
-            Err(StepError { step, source: os(errno) }.into())
+        Ok(ProcessReport::Failed { step, errno }) => Err(StepError {
+            step,
+            source: os(errno),
         }
-        Err(_) => Err(failure(FailureKind::System, "the process ended before it began")),
+        .into()),
+        Err(_) => Err(failure(
+            FailureKind::System,
+            "the process ended before it began",
+        )),
     }
 }
 
@@ -214,7 +260,10 @@ type Made = (Stdio, Vec<OwnedFd>, Option<u32>);
 
 fn make_stdio(spec: &ExecSpec) -> io::Result<Made> {
     if let Some(size) = spec.tty {
-        let size = TtySize { rows: size.rows.max(1), cols: size.cols.max(1) };
+        let size = TtySize {
+            rows: size.rows.max(1),
+            cols: size.cols.max(1),
+        };
         let (master, number) = terminal::open(size)?;
         let master = Arc::new(sys::watch(master, Interest::READABLE | Interest::WRITABLE)?);
         return Ok((Stdio::Terminal { master, size }, Vec::new(), Some(number)));
@@ -230,7 +279,15 @@ fn make_stdio(spec: &ExecSpec) -> io::Result<Made> {
         stderr_tx.into_blocking_fd()?,
     ];
     let stdin = spec.stdin.then_some(stdin_tx);
-    Ok((Stdio::Pipes { stdin, stdout, stderr }, theirs, None))
+    Ok((
+        Stdio::Pipes {
+            stdin,
+            stdout,
+            stderr,
+        },
+        theirs,
+        None,
+    ))
 }
 
 /// Serves an attached client until the session has ended and all was sent, or the client is gone.
@@ -288,14 +345,14 @@ async fn sync_disk() -> Result<(), StepError> {
         let disk = std::fs::File::open("/env")?;
         Ok::<_, io::Error>(rustix::fs::syncfs(&disk)?)
     });
-    synced.await.map_err(io::Error::other).flatten().step("write the disk")
+    synced
+        .await
+        .map_err(io::Error::other)
+        .flatten()
+        .step("write the disk")
 }
 
-async fn shutdown(
-    agent: &Agent,
-    sender: &Sender,
-    receiver: &mut Receiver,
-) -> Result<(), Failure> {
+async fn shutdown(agent: &Agent, sender: &Sender, receiver: &mut Receiver) -> Result<(), Failure> {
     SHUTTING_DOWN.store(true, Ordering::Relaxed);
     let sessions = agent.sessions.all_live();
     for session in &sessions {

@@ -37,7 +37,11 @@ impl User {
             shell: "/bin/bash".to_owned(),
             groups: Vec::new(),
         });
-        user.groups = group.lines().filter_map(parse_membership).take(64).collect();
+        user.groups = group
+            .lines()
+            .filter_map(parse_membership)
+            .take(64)
+            .collect();
         user
     }
 }
@@ -56,7 +60,10 @@ fn parse_user(line: &str) -> Option<User> {
     let gid = fields.next()?.parse().ok()?;
     let _gecos = fields.next()?;
     let home = fields.next().filter(|home| home.starts_with('/'))?;
-    let shell = fields.next().filter(|shell| !shell.is_empty()).unwrap_or("/bin/sh");
+    let shell = fields
+        .next()
+        .filter(|shell| !shell.is_empty())
+        .unwrap_or("/bin/sh");
     Some(User {
         name: name.to_owned(),
         uid,
@@ -71,7 +78,11 @@ fn parse_membership(line: &str) -> Option<u32> {
     let mut fields = line.split(':');
     let (_name, _password) = (fields.next()?, fields.next()?);
     let gid = fields.next()?.parse().ok()?;
-    fields.next()?.split(',').any(|member| member == USER).then_some(gid)
+    fields
+        .next()?
+        .split(',')
+        .any(|member| member == USER)
+        .then_some(gid)
 }
 
 #[cfg(test)]
@@ -83,13 +94,25 @@ mod tests {
         let passwd = "root:x:0:0:root:/root:/bin/bash\nsprite:x:1234:77:,,,:/home/s:/bin/zsh\n";
         let group = "sudo:x:27:alice,sprite\nsprite:x:77:\nother:x:5:spritely\n";
         let user = User::find(passwd, group);
-        assert_eq!((user.uid, user.gid, user.groups.as_slice()), (1234, 77, &[27][..]));
-        assert_eq!((user.home.as_str(), user.shell.as_str()), ("/home/s", "/bin/zsh"));
+        assert_eq!(
+            (user.uid, user.gid, user.groups.as_slice()),
+            (1234, 77, &[27][..])
+        );
+        assert_eq!(
+            (user.home.as_str(), user.shell.as_str()),
+            ("/home/s", "/bin/zsh")
+        );
     }
 
     #[test]
     fn broken_files_give_the_default_user() {
-        for passwd in ["", "sprite", "sprite:x:abc:1::/:", "sprite:x:1:1::relative:/bin/sh", ":::::"] {
+        for passwd in [
+            "",
+            "sprite",
+            "sprite:x:abc:1::/:",
+            "sprite:x:1:1::relative:/bin/sh",
+            ":::::",
+        ] {
             assert_eq!(User::find(passwd, "::::\n,,").uid, 1000, "{passwd:?}");
         }
     }

@@ -110,17 +110,25 @@ fn prepare(
     let variables = variables(spec, &user);
     let path = value(&variables, "PATH").unwrap_or(SYSTEM_PATH).to_owned();
     let program = look_up(&spec.exec.path, &path);
-    let shown = program.as_ref().map_or(spec.exec.path.as_str(), |p| p.to_str().unwrap_or("?"));
+    let shown = program
+        .as_ref()
+        .map_or(spec.exec.path.as_str(), |p| p.to_str().unwrap_or("?"));
     let mut command = shown.to_owned();
     for argument in spec.exec.argv.iter().skip(1) {
         command.push(' ');
         command.push_str(argument);
     }
-    let terminated = |text: &str| CString::new(text).map_err(|e| failed("read the request")(e.into()));
+    let terminated =
+        |text: &str| CString::new(text).map_err(|e| failed("read the request")(e.into()));
     Ok(Ready {
         program,
         name: spec.exec.path.clone(),
-        argv: spec.exec.argv.iter().map(|s| terminated(s)).collect::<Result<_, _>>()?,
+        argv: spec
+            .exec
+            .argv
+            .iter()
+            .map(|s| terminated(s))
+            .collect::<Result<_, _>>()?,
         envp: variables
             .iter()
             .map(|(name, value)| terminated(&format!("{name}={value}")))
@@ -136,13 +144,20 @@ const TTY_GROUP: u32 = 5;
 fn take_stdio(terminal: Option<u32>, stdio: Vec<OwnedFd>, user: &User) -> io::Result<()> {
     let fds: Vec<OwnedFd> = match terminal {
         Some(number) => {
-            let slave = File::options().read(true).write(true).open(format!("/dev/pts/{number}"))?;
+            let slave = File::options()
+                .read(true)
+                .write(true)
+                .open(format!("/dev/pts/{number}"))?;
             // SAFETY: takes a descriptor and a number, no memory.
             if unsafe { libc::ioctl(slave.as_raw_fd(), libc::TIOCSCTTY, 0) } != 0 {
                 return Err(io::Error::last_os_error());
             }
             std::os::unix::fs::fchown(&slave, Some(user.uid), Some(TTY_GROUP))?;
-            vec![slave.as_fd().try_clone_to_owned()?, slave.as_fd().try_clone_to_owned()?, slave.into()]
+            vec![
+                slave.as_fd().try_clone_to_owned()?,
+                slave.as_fd().try_clone_to_owned()?,
+                slave.into(),
+            ]
         }
         None => stdio,
     };
@@ -170,7 +185,10 @@ fn reset_signals_and_limits() {
         libc::sigemptyset(none.as_mut_ptr());
         libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
         // The usual soft limit: programs that use select(2) rely on it. Anything may raise it to the hard one.
-        let files = libc::rlimit { rlim_cur: 1024, rlim_max: 1 << 20 };
+        let files = libc::rlimit {
+            rlim_cur: 1024,
+            rlim_max: 1 << 20,
+        };
         libc::setrlimit(libc::RLIMIT_NOFILE, &raw const files);
         libc::umask(0o022);
     }
@@ -187,7 +205,10 @@ fn enter_workdir(exec: &ExecSpec, user: &User) -> Result<String, ProcessReport> 
         Ok(()) => Ok(workdir),
         // A sprite whose home was removed can still be entered to mend it.
         Err(_) if asked.is_none() && rustix::process::chdir("/").is_ok() => Ok("/".to_owned()),
-        Err(errno) => Err(ProcessReport::Dir { workdir, errno: errno.raw_os_error() }),
+        Err(errno) => Err(ProcessReport::Dir {
+            workdir,
+            errno: errno.raw_os_error(),
+        }),
     }
 }
 
@@ -205,8 +226,11 @@ fn variables(spec: &ProcessSpec, user: &User) -> Vec<(String, String)> {
     if spec.terminal.is_some() {
         all.push(own("TERM", "xterm-256color"));
     }
-    let mut places: std::collections::HashMap<String, usize> =
-        all.iter().enumerate().map(|(i, (name, _))| (name.clone(), i)).collect();
+    let mut places: std::collections::HashMap<String, usize> = all
+        .iter()
+        .enumerate()
+        .map(|(i, (name, _))| (name.clone(), i))
+        .collect();
     for (name, value) in spec.environment.iter().chain(&spec.exec.env) {
         match places.get(name) {
             Some(&place) => all[place].1.clone_from(value),
@@ -220,7 +244,10 @@ fn variables(spec: &ProcessSpec, user: &User) -> Vec<(String, String)> {
 }
 
 fn value<'a>(variables: &'a [(String, String)], name: &str) -> Option<&'a str> {
-    variables.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    variables
+        .iter()
+        .find(|(n, _)| n == name)
+        .map(|(_, value)| value.as_str())
 }
 
 /// The program's absolute path, or the exit status that says why there is none.
@@ -274,7 +301,10 @@ fn run(ready: &Ready, report: &mut File) -> i32 {
     };
     let (status, reason) = match error.raw_os_error() {
         Some(libc::ENOENT | libc::ENOTDIR) => (NOT_FOUND, "command not found".to_owned()),
-        Some(libc::E2BIG) => (NOT_RUNNABLE, "arguments and variables are too long".to_owned()),
+        Some(libc::E2BIG) => (
+            NOT_RUNNABLE,
+            "arguments and variables are too long".to_owned(),
+        ),
         _ => (NOT_RUNNABLE, error.to_string()),
     };
     // On the session's own stderr, where a shell would say it.

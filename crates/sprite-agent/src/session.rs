@@ -174,12 +174,17 @@ impl Process {
     async fn wait(&self) -> io::Result<u8> {
         loop {
             let mut ready = self.fd.readable().await?;
-            let options = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOHANG;
+            let options =
+                rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOHANG;
             let id = rustix::process::WaitId::PidFd(std::os::fd::AsFd::as_fd(self.fd.get_ref()));
             match rustix::process::waitid(id, options)? {
                 Some(status) => {
-                    let code = status.exit_status().or(status.terminating_signal().map(|s| 128 + s));
-                    return Ok(code.and_then(|c| u8::try_from(c & 0xff).ok()).unwrap_or(255));
+                    let code = status
+                        .exit_status()
+                        .or(status.terminating_signal().map(|s| 128 + s));
+                    return Ok(code
+                        .and_then(|c| u8::try_from(c & 0xff).ok())
+                        .unwrap_or(255));
                 }
                 None => ready.clear_ready(),
             }
@@ -229,7 +234,10 @@ impl Session {
         let terminal = match &stdio {
             Stdio::Pipes { .. } => None,
             Stdio::Terminal { master, size } => {
-                state.size = Cells { rows: size.rows, cols: size.cols };
+                state.size = Cells {
+                    rows: size.rows,
+                    cols: size.cols,
+                };
                 Some(master.clone())
             }
         };
@@ -249,7 +257,11 @@ impl Session {
         });
         let mut readers = tokio::task::JoinSet::new();
         match stdio {
-            Stdio::Pipes { stdin, stdout, stderr } => {
+            Stdio::Pipes {
+                stdin,
+                stdout,
+                stderr,
+            } => {
                 readers.spawn(session.clone().read_pipe(Stream::Stdout, stdout));
                 readers.spawn(session.clone().read_pipe(Stream::Stderr, stderr));
                 tokio::spawn(write_pipe(queue, stdin));
@@ -264,7 +276,9 @@ impl Session {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     async fn run(
@@ -377,7 +391,11 @@ impl Session {
         bump(&self.output);
     }
 
-    async fn read_pipe(self: Arc<Self>, stream: Stream, mut pipe: tokio::net::unix::pipe::Receiver) {
+    async fn read_pipe(
+        self: Arc<Self>,
+        stream: Stream,
+        mut pipe: tokio::net::unix::pipe::Receiver,
+    ) {
         let mut buffer = Chunks::default();
         let mut ended = self.process_ended.subscribe();
         loop {
@@ -451,7 +469,10 @@ impl Session {
         if let Some(master) = &self.terminal
             && terminal::resize(master.get_ref(), size).is_ok()
         {
-            self.state().size = Cells { rows: size.rows, cols: size.cols };
+            self.state().size = Cells {
+                rows: size.rows,
+                cols: size.cols,
+            };
         }
     }
 
@@ -501,7 +522,11 @@ impl Session {
         state.detached_since = None;
         drop(state);
         bump(&self.progress);
-        Client { session: self.clone(), id, output: self.output.subscribe() }
+        Client {
+            session: self.clone(),
+            id,
+            output: self.output.subscribe(),
+        }
     }
 
     /// The session in a listing.
@@ -545,7 +570,10 @@ impl Client {
             command: self.session.command.clone(),
             created_unix: unix_ms(self.session.created) / 1000,
             tty: self.session.terminal.is_some(),
-            size: TtySize { rows: state.size.rows, cols: state.size.cols },
+            size: TtySize {
+                rows: state.size.rows,
+                cols: state.size.cols,
+            },
             stdout_start: cursor.stdout,
             stderr_start: cursor.stderr,
         }
@@ -609,7 +637,9 @@ fn far_future() -> Instant {
 }
 
 fn unix_ms(time: SystemTime) -> i64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
@@ -678,7 +708,9 @@ async fn write_terminal(mut queue: mpsc::Receiver<Stdin>, master: Arc<AsyncFd<Ow
         };
         let mut rest = &bytes[..];
         while !rest.is_empty() {
-            let Ok(mut ready) = master.writable().await else { return };
+            let Ok(mut ready) = master.writable().await else {
+                return;
+            };
             match ready.try_io(|fd| Ok(rustix::io::write(fd, rest)?)) {
                 Ok(Ok(n)) => rest = &rest[n..],
                 Ok(Err(_)) => return,

@@ -36,12 +36,21 @@ pub(crate) struct Sessions {
 
 impl Sessions {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { table: Mutex::default() })
+        Arc::new(Self {
+            table: Mutex::default(),
+        })
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        let mut table = self.table.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        while table.ended.front().is_some_and(|(since, _)| since.elapsed() >= REMEMBERED_FOR) {
+        let mut table = self
+            .table
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        while table
+            .ended
+            .front()
+            .is_some_and(|(since, _)| since.elapsed() >= REMEMBERED_FOR)
+        {
             table.ended.pop_front();
         }
         table
@@ -76,7 +85,14 @@ impl Sessions {
     /// A session that runs, or ended lately.
     pub(crate) fn get(&self, id: SessionId) -> Option<Arc<Session>> {
         let table = self.table();
-        let ended = || table.ended.iter().rev().find(|(_, s)| s.id == id).map(|(_, s)| s.clone());
+        let ended = || {
+            table
+                .ended
+                .iter()
+                .rev()
+                .find(|(_, s)| s.id == id)
+                .map(|(_, s)| s.clone())
+        };
         table.live.get(&id).cloned().or_else(ended)
     }
 
@@ -87,7 +103,11 @@ impl Sessions {
 
     /// Those that run, in the order of their start.
     pub(crate) fn list(&self) -> Vec<SessionInfo> {
-        let mut list: Vec<_> = self.all_live().iter().map(|session| session.info()).collect();
+        let mut list: Vec<_> = self
+            .all_live()
+            .iter()
+            .map(|session| session.info())
+            .collect();
         list.sort_by_key(|info| (info.created_unix_ms, info.session));
         list
     }

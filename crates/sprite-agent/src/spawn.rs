@@ -54,20 +54,31 @@ pub(crate) fn main() -> Result<(), StepError> {
     // SAFETY: `run` opened it for us, and nothing else in this process owns it.
     let socket = unsafe { UnixStream::from_raw_fd(SOCKET_FD) };
     // Forks of this process are looked at by hostile code for a moment; there is nothing to be seen in them.
-    for (option, value) in [(libc::PR_SET_DUMPABLE, 0), (libc::PR_SET_PDEATHSIG, libc::SIGKILL)] {
+    for (option, value) in [
+        (libc::PR_SET_DUMPABLE, 0),
+        (libc::PR_SET_PDEATHSIG, libc::SIGKILL),
+    ] {
         // SAFETY: takes numbers, no memory.
         if unsafe { libc::prctl(option, value, 0, 0, 0) } != 0 {
             return Err(io::Error::last_os_error()).step("hide the spawner");
         }
     }
     rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC).step("keep the socket")?;
-    let cgroups = std::env::args().nth(CGROUPS_ARG).and_then(|n| n.parse().ok()).unwrap_or(0);
+    let cgroups = std::env::args()
+        .nth(CGROUPS_ARG)
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(0);
     for fd in FIRST_CGROUP_FD..FIRST_CGROUP_FD + cgroups {
         // SAFETY: inherited for this purpose; closed here.
         let mut procs = unsafe { File::from_raw_fd(fd) };
-        procs.write_all(b"0").step("enter the environment's cgroup")?;
+        procs
+            .write_all(b"0")
+            .step("enter the environment's cgroup")?;
     }
-    let mut spawner = Spawner { socket, environment: None };
+    let mut spawner = Spawner {
+        socket,
+        environment: None,
+    };
     loop {
         let Some((request, fds)) = wire::receive(&spawner.socket).step("read a request")? else {
             return Ok(());
@@ -86,7 +97,9 @@ pub(crate) fn main() -> Result<(), StepError> {
 impl Spawner {
     fn serve(&mut self, request: SpawnRequest, fds: Vec<OwnedFd>) -> Result<i32, StepError> {
         let mut fds = fds.into_iter();
-        let report = fds.next().ok_or_else(|| invalid("a descriptor for the report"))?;
+        let report = fds
+            .next()
+            .ok_or_else(|| invalid("a descriptor for the report"))?;
         match request {
             SpawnRequest::Environment(spec) => self.start_environment(&spec, report),
             SpawnRequest::Process(spec) => self.start_process(&spec, report, fds.collect()),
@@ -124,7 +137,10 @@ impl Spawner {
         report: OwnedFd,
         stdio: Vec<OwnedFd>,
     ) -> Result<i32, StepError> {
-        let environment = self.environment.as_ref().ok_or_else(|| invalid("an environment"))?;
+        let environment = self
+            .environment
+            .as_ref()
+            .ok_or_else(|| invalid("an environment"))?;
         // SAFETY: the spawner has one thread.
         match unsafe { sys::fork(0, Parent::Grandparent) }.step("fork a process")? {
             Fork::Child => process::become_session(spec, environment, File::from(report), stdio),
@@ -134,5 +150,8 @@ impl Spawner {
 }
 
 fn invalid(missing: &str) -> StepError {
-    StepError { step: format!("find {missing}"), source: io::Error::from_raw_os_error(libc::EINVAL) }
+    StepError {
+        step: format!("find {missing}"),
+        source: io::Error::from_raw_os_error(libc::EINVAL),
+    }
 }

@@ -26,6 +26,9 @@ pub(crate) trait Step<T> {
 
 impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
     fn step(self, step: &str) -> Result<T, StepError> {
-        self.map_err(|error| StepError { step: step.to_owned(), source: error.into() })
+        self.map_err(|error| StepError {
+            step: step.to_owned(),
+            source: error.into(),
+        })
     }
 }

@@ -76,7 +76,9 @@ pub(crate) unsafe fn fork(namespaces: libc::c_int, parent: Parent) -> io::Result
     match pid {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Fork::Child),
-        pid => Ok(Fork::Parent { pid: i32::try_from(pid).expect("process ids fit in 22 bits") }),
+        pid => Ok(Fork::Parent {
+            pid: i32::try_from(pid).expect("process ids fit in 22 bits"),
+        }),
     }
 }
 
@@ -93,7 +95,11 @@ fn set_mount_attr(mount: BorrowedFd<'_>, attr: &MountAttr, recursive: bool) -> i
             size_of::<MountAttr>(),
         )
     };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Gives a detached mount the id mapping of a user namespace.
@@ -109,7 +115,12 @@ pub(crate) fn idmap_mount(mount: impl AsFd, userns: impl AsFd) -> io::Result<()>
 
 /// Sets attributes of a mount.
 pub(crate) fn restrict_mount(mount: impl AsFd, attributes: u64) -> io::Result<()> {
-    let attr = MountAttr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let attr = MountAttr {
+        attr_set: attributes,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
     set_mount_attr(mount.as_fd(), &attr, true)
 }
 
@@ -117,14 +128,22 @@ pub(crate) fn restrict_mount(mount: impl AsFd, attributes: u64) -> io::Result<()
 pub(crate) fn setns(target: impl AsFd, kinds: libc::c_int) -> io::Result<()> {
     // SAFETY: takes a descriptor and flags, no memory.
     let done = unsafe { libc::setns(target.as_fd().as_raw_fd(), kinds) };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Leaves namespaces for new ones.
 pub(crate) fn unshare(kinds: libc::c_int) -> io::Result<()> {
     // SAFETY: takes flags, no memory; the processes that call it have one thread.
     let done = unsafe { libc::unshare(kinds) };
-    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// A descriptor of a process.
@@ -153,7 +172,11 @@ pub(crate) fn become_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> 
             && libc::setresgid(gid, gid, gid) == 0
             && libc::setresuid(uid, uid, uid) == 0
     };
-    if done { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if done {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Acts on files as this user and group (of this namespace) until called again.
@@ -176,7 +199,10 @@ pub(crate) fn pivot_into_current_directory() -> io::Result<()> {
 /// Replaces this program.
 pub(crate) fn exec(path: &CStr, argv: &[&CStr], envp: &[&CStr]) -> io::Error {
     let terminated = |list: &[&CStr]| -> Vec<*const libc::c_char> {
-        list.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
+        list.iter()
+            .map(|s| s.as_ptr())
+            .chain([std::ptr::null()])
+            .collect()
     };
     let (argv, envp) = (terminated(argv), terminated(envp));
     // SAFETY: all three are terminated, and live over the call.

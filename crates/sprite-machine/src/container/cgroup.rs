@@ -55,25 +55,37 @@ impl Cgroups {
             let controllers = vec!["cpu", "memory", "pids"];
             return Ok(Self {
                 unified: true,
-                hierarchies: vec![Hierarchy { parent: root.join(parent), controllers }],
+                hierarchies: vec![Hierarchy {
+                    parent: root.join(parent),
+                    controllers,
+                }],
             });
         }
-        let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(step("read the mount table"))?;
+        let mounts =
+            fs::read_to_string("/proc/self/mountinfo").map_err(step("read the mount table"))?;
         let mut hierarchies: Vec<Hierarchy> = Vec::new();
         for (point, options) in mounts.lines().filter_map(v1_mount) {
             let of_mount = |c: &&str| options.split(',').any(|option| option == *c);
             let controllers: Vec<_> = V1.into_iter().filter(of_mount).collect();
             let known = hierarchies.iter().any(|h| h.controllers == controllers);
             if !controllers.is_empty() && !known {
-                hierarchies.push(Hierarchy { parent: Path::new(point).join(&parent), controllers });
+                hierarchies.push(Hierarchy {
+                    parent: Path::new(point).join(&parent),
+                    controllers,
+                });
             }
         }
-        let found = Self { unified: false, hierarchies };
+        let found = Self {
+            unified: false,
+            hierarchies,
+        };
         for controller in V1 {
             if found.hierarchy(controller).is_none() {
                 return Err(MachineError::Exhausted {
                     what: "cgroup controller",
-                    remedy: format!("the container driver needs the controller {controller}; mount it, or use cgroup v2"),
+                    remedy: format!(
+                        "the container driver needs the controller {controller}; mount it, or use cgroup v2"
+                    ),
                 });
             }
         }
@@ -81,18 +93,23 @@ impl Cgroups {
     }
 
     fn hierarchy(&self, controller: &str) -> Option<&Hierarchy> {
-        self.hierarchies.iter().find(|h| self.unified || h.controllers.contains(&controller))
+        self.hierarchies
+            .iter()
+            .find(|h| self.unified || h.controllers.contains(&controller))
     }
 
     fn file(&self, group: &str, part: &str, controller: &str, file: &str) -> PathBuf {
-        let hierarchy = self.hierarchy(controller).expect("all controllers were found at the start");
+        let hierarchy = self
+            .hierarchy(controller)
+            .expect("all controllers were found at the start");
         hierarchy.parent.join(group).join(part).join(file)
     }
 
     /// `cgroup.procs` of one part of a machine, in each hierarchy.
     fn procs(&self, group: &str, part: &str) -> Vec<PathBuf> {
         let each = self.hierarchies.iter();
-        each.map(|h| h.parent.join(group).join(part).join("cgroup.procs")).collect()
+        each.map(|h| h.parent.join(group).join(part).join("cgroup.procs"))
+            .collect()
     }
 
     pub(super) fn agent_procs(&self, group: &str) -> Vec<PathBuf> {
@@ -111,7 +128,10 @@ impl Cgroups {
                 fs::create_dir_all(&path).map_err(step(format!("make {}", path.display())))?;
             }
             if self.unified {
-                let above = hierarchy.parent.parent().expect("below the root of the hierarchy");
+                let above = hierarchy
+                    .parent
+                    .parent()
+                    .expect("below the root of the hierarchy");
                 for path in [above, &hierarchy.parent, &hierarchy.parent.join(group)] {
                     write(&path.join("cgroup.subtree_control"), "+cpu +memory +pids")?;
                 }
@@ -125,30 +145,54 @@ impl Cgroups {
             let file = self.file(group, ENVIRONMENT, "cpu", "cpu.max");
             write(&file, &format!("{quota} {PERIOD_USEC}"))
         } else {
-            write(&self.file(group, ENVIRONMENT, "cpu", "cpu.cfs_period_us"), &PERIOD_USEC.to_string())?;
-            write(&self.file(group, ENVIRONMENT, "cpu", "cpu.cfs_quota_us"), &quota.to_string())
+            write(
+                &self.file(group, ENVIRONMENT, "cpu", "cpu.cfs_period_us"),
+                &PERIOD_USEC.to_string(),
+            )?;
+            write(
+                &self.file(group, ENVIRONMENT, "cpu", "cpu.cfs_quota_us"),
+                &quota.to_string(),
+            )
         }
     }
 
     fn limit(&self, group: &str, part: &str, memory: u64, pids: u32) -> Result<(), MachineError> {
-        let limit = if self.unified { "memory.max" } else { "memory.limit_in_bytes" };
-        write(&self.file(group, part, "memory", limit), &memory.to_string())?;
+        let limit = if self.unified {
+            "memory.max"
+        } else {
+            "memory.limit_in_bytes"
+        };
+        write(
+            &self.file(group, part, "memory", limit),
+            &memory.to_string(),
+        )?;
         // Where the host swaps, the limit is one on memory and swap together.
         let swap = self.file(group, part, "memory", "memory.swap.max");
         if self.unified && swap.exists() {
             write(&swap, "0")?;
         }
-        write(&self.file(group, part, "pids", "pids.max"), &pids.to_string())
+        write(
+            &self.file(group, part, "pids", "pids.max"),
+            &pids.to_string(),
+        )
     }
 
     /// What the environment uses.
     pub(super) fn statistics(&self, group: &str) -> Result<Statistics, MachineError> {
-        let number = |controller, file| read_number(&self.file(group, ENVIRONMENT, controller, file));
-        let memory = if self.unified { "memory.current" } else { "memory.usage_in_bytes" };
+        let number =
+            |controller, file| read_number(&self.file(group, ENVIRONMENT, controller, file));
+        let memory = if self.unified {
+            "memory.current"
+        } else {
+            "memory.usage_in_bytes"
+        };
         let cpu_usec = if self.unified {
             let path = self.file(group, ENVIRONMENT, "cpu", "cpu.stat");
-            let stat = fs::read_to_string(&path).map_err(step(format!("read {}", path.display())))?;
-            let usage = stat.lines().find_map(|line| line.strip_prefix("usage_usec "));
+            let stat =
+                fs::read_to_string(&path).map_err(step(format!("read {}", path.display())))?;
+            let usage = stat
+                .lines()
+                .find_map(|line| line.strip_prefix("usage_usec "));
             usage.and_then(|n| n.trim().parse().ok()).unwrap_or(0)
         } else {
             number("cpuacct", "cpuacct.usage")? / 1000
@@ -163,9 +207,17 @@ impl Cgroups {
     /// Stops or continues every process of the environment; returns when they have stopped.
     pub(super) async fn freeze(&self, group: &str, frozen: bool) -> Result<(), MachineError> {
         let (file, on, off) = if self.unified {
-            (self.file(group, ENVIRONMENT, "freezer", "cgroup.freeze"), "1", "0")
+            (
+                self.file(group, ENVIRONMENT, "freezer", "cgroup.freeze"),
+                "1",
+                "0",
+            )
         } else {
-            (self.file(group, ENVIRONMENT, "freezer", "freezer.state"), "FROZEN", "THAWED")
+            (
+                self.file(group, ENVIRONMENT, "freezer", "freezer.state"),
+                "FROZEN",
+                "THAWED",
+            )
         };
         write(&file, if frozen { on } else { off })?;
         if !frozen {
@@ -179,7 +231,10 @@ impl Cgroups {
         }
         // A half-frozen machine helps nobody.
         write(&file, off)?;
-        Err(MachineError::Timeout { step: "freeze the environment".to_owned(), seconds: 2 })
+        Err(MachineError::Timeout {
+            step: "freeze the environment".to_owned(),
+            seconds: 2,
+        })
     }
 
     fn is_frozen(&self, group: &str, state: &Path) -> Result<bool, MachineError> {
@@ -204,7 +259,9 @@ impl Cgroups {
             };
             for entry in entries {
                 let entry = entry.map_err(step("list our cgroups"))?;
-                if entry.path().is_dir() && let Ok(name) = entry.file_name().into_string() {
+                if entry.path().is_dir()
+                    && let Ok(name) = entry.file_name().into_string()
+                {
                     all.push(name);
                 }
             }
@@ -218,14 +275,21 @@ impl Cgroups {
     pub(super) async fn remove(&self, group: &str) -> Result<(), MachineError> {
         for pause in RETRIES_MS {
             tokio::time::sleep(Duration::from_millis(pause)).await;
-            for procs in self.procs(group, AGENT).iter().chain(&self.procs(group, ENVIRONMENT)) {
+            for procs in self
+                .procs(group, AGENT)
+                .iter()
+                .chain(&self.procs(group, ENVIRONMENT))
+            {
                 kill_all(procs);
             }
             if self.remove_empty(group)? {
                 return Ok(());
             }
         }
-        Err(MachineError::Timeout { step: format!("remove the cgroups of machine {group}"), seconds: 2 })
+        Err(MachineError::Timeout {
+            step: format!("remove the cgroups of machine {group}"),
+            seconds: 2,
+        })
     }
 
     /// Whether all groups of a machine are gone.
@@ -297,7 +361,10 @@ mod tests {
     #[test]
     fn hierarchies_are_read_from_the_mount_table() {
         let line = "31 30 0:27 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct";
-        assert_eq!(v1_mount(line), Some(("/sys/fs/cgroup/cpu,cpuacct", "rw,cpu,cpuacct")));
+        assert_eq!(
+            v1_mount(line),
+            Some(("/sys/fs/cgroup/cpu,cpuacct", "rw,cpu,cpuacct"))
+        );
         assert_eq!(v1_mount("31 30 0:27 / /x rw - cgroup2 cgroup2 rw"), None);
         assert_eq!(v1_mount("garbage"), None);
     }

@@ -28,13 +28,18 @@ pub(super) async fn launch(
 ) -> Result<Arc<dyn Machine>, MachineError> {
     let machine = spec.identity.machine;
     let group = record.group();
-    let slot = shared.network.acquire().await.map_err(network("take a network slot"))?;
+    let slot = shared
+        .network
+        .acquire()
+        .await
+        .map_err(network("take a network slot"))?;
     record.slot = Some(slot.id);
     shared.records.write(&record)?;
     shared.cgroups.create(&group, &spec.resources)?;
     let range = range::take(&shared.options.ranges_dir)?;
     let socket = shared.records.socket(machine);
-    let listener = UnixListener::bind(&socket).map_err(step(format!("listen on {}", socket.display())))?;
+    let listener =
+        UnixListener::bind(&socket).map_err(step(format!("listen on {}", socket.display())))?;
     let launch = LaunchSpec {
         disk: spec.disk.clone(),
         id_base: range.base,
@@ -44,12 +49,20 @@ pub(super) async fn launch(
         root: shared.records.root(machine),
         agent: shared.options.agent.clone(),
     };
-    let mark = run_launcher(shared, spec, &launch, &[listener.as_fd(), range.lock.as_fd()]).await?;
+    let mark = run_launcher(
+        shared,
+        spec,
+        &launch,
+        &[listener.as_fd(), range.lock.as_fd()],
+    )
+    .await?;
     record.process = Some(mark);
     shared.records.write(&record)?;
     match ContainerMachine::open(shared, &record)? {
         Some(machine) => Ok(machine),
-        None => Err(step("start the agent")(io::Error::other(console(shared, spec)))),
+        None => Err(step("start the agent")(io::Error::other(console(
+            shared, spec,
+        )))),
     }
 }
 
@@ -79,20 +92,31 @@ async fn run_launcher(
         .map_err(step("start the launcher"))?;
     // Small enough for the socket's buffer, which is empty: this does not block.
     wire::send(&ours, launch, fds).map_err(step("tell the launcher"))?;
-    let report = report(ours.try_clone().map_err(step("keep the launcher's socket"))?);
+    let report = report(
+        ours.try_clone()
+            .map_err(step("keep the launcher's socket"))?,
+    );
     let report = tokio::time::timeout(LAUNCH_WITHIN, report).await;
     let mark = match report {
         Ok(Ok(Some(LaunchReport::Started { pid }))) => {
             ProcessMark::of(pid).map_err(step("look at the agent"))
         }
-        Ok(Ok(Some(LaunchReport::Failed { step: failed, errno }))) => {
+        Ok(Ok(Some(LaunchReport::Failed {
+            step: failed,
+            errno,
+        }))) => {
             let source = errno.map_or_else(
                 || io::Error::other(console(shared, spec)),
                 io::Error::from_raw_os_error,
             );
-            Err(MachineError::Step { step: failed, source })
+            Err(MachineError::Step {
+                step: failed,
+                source,
+            })
         }
-        Ok(Ok(None)) => Err(step("build the machine")(io::Error::other(console(shared, spec)))),
+        Ok(Ok(None)) => Err(step("build the machine")(io::Error::other(console(
+            shared, spec,
+        )))),
         Ok(Err(error)) => Err(step("hear of the launcher")(error)),
         Err(_) => Err(MachineError::Timeout {
             step: "build the machine".to_owned(),
@@ -106,7 +130,10 @@ async fn run_launcher(
         let _ = launcher.kill();
     }
     let reaped = tokio::task::spawn_blocking(move || launcher.wait()).await;
-    reaped.map_err(io::Error::other).flatten().map_err(step("wait for the launcher"))?;
+    reaped
+        .map_err(io::Error::other)
+        .flatten()
+        .map_err(step("wait for the launcher"))?;
     mark
 }
 

@@ -110,9 +110,15 @@ impl Machine for ContainerMachine {
             Ok(()) | Err(rustix::io::Errno::SRCH) => {}
             Err(error) => return Err(step("end the agent")(error.into())),
         }
-        if tokio::time::timeout(DIES_WITHIN, self.gone()).await.is_err() {
+        if tokio::time::timeout(DIES_WITHIN, self.gone())
+            .await
+            .is_err()
+        {
             let seconds = DIES_WITHIN.as_secs();
-            return Err(MachineError::Timeout { step: "end the agent".to_owned(), seconds });
+            return Err(MachineError::Timeout {
+                step: "end the agent".to_owned(),
+                seconds,
+            });
         }
         remove(&self.shared, &self.record).await?;
         *removed = true;
@@ -124,7 +130,10 @@ impl Machine for ContainerMachine {
     }
 
     async fn thaw(&self) -> Result<(), MachineError> {
-        self.shared.cgroups.freeze(&self.record.group(), false).await
+        self.shared
+            .cgroups
+            .freeze(&self.record.group(), false)
+            .await
     }
 
     async fn statistics(&self) -> Result<Statistics, MachineError> {
@@ -136,7 +145,11 @@ impl Machine for ContainerMachine {
 pub(super) async fn remove(shared: &Shared, record: &Record) -> Result<(), MachineError> {
     shared.cgroups.remove(&record.group()).await?;
     if let Some(slot) = record.slot {
-        shared.network.release(slot).await.map_err(network("give back the network slot"))?;
+        shared
+            .network
+            .release(slot)
+            .await
+            .map_err(network("give back the network slot"))?;
     }
     shared.records.remove(record.identity.machine)
 }
@@ -150,7 +163,10 @@ pub(super) fn last_lines(log: &Path) -> String {
         let mut bytes = Vec::new();
         file.take(TOLD).read_to_end(&mut bytes)?;
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        Ok(text.chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect())
+        Ok(text
+            .chars()
+            .map(|c| if c.is_control() && c != '\n' { '?' } else { c })
+            .collect())
     };
     match read() {
         Ok(text) if !text.trim().is_empty() => text.trim().to_owned(),

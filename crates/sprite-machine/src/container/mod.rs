@@ -61,7 +61,14 @@ impl ContainerDriver {
     pub fn new(options: ContainerOptions, network: Network) -> Result<Self, MachineError> {
         let cgroups = Cgroups::find(&options.instance)?;
         let records = RecordDirectory::open(&options.run_dir)?;
-        Ok(Self { shared: Arc::new(Shared { options, cgroups, records, network }) })
+        Ok(Self {
+            shared: Arc::new(Shared {
+                options,
+                cgroups,
+                records,
+                network,
+            }),
+        })
     }
 
     /// Removes every machine of an instance, running or not: its processes, cgroups and records. Network slots
@@ -69,7 +76,10 @@ impl ContainerDriver {
     ///
     /// # Errors
     /// Something could not be removed.
-    pub async fn purge(instance: &InstanceId, run_dir: &std::path::Path) -> Result<(), MachineError> {
+    pub async fn purge(
+        instance: &InstanceId,
+        run_dir: &std::path::Path,
+    ) -> Result<(), MachineError> {
         let cgroups = Cgroups::find(instance)?;
         for group in cgroups.all()? {
             cgroups.remove(&group).await?;
@@ -92,8 +102,20 @@ impl MachineDriver for ContainerDriver {
             Ok(machine) => Ok(machine),
             Err(error) => {
                 // The first failure is the one to tell; what cannot be undone now is swept at the next start.
-                if let Err(undo) = machine::remove(&self.shared, &self.shared.records.read(spec.identity.machine)?.unwrap_or(record)).await {
-                    tracing::warn!(error = &undo as &dyn std::error::Error, "undo a failed start");
+                if let Err(undo) = machine::remove(
+                    &self.shared,
+                    &self
+                        .shared
+                        .records
+                        .read(spec.identity.machine)?
+                        .unwrap_or(record),
+                )
+                .await
+                {
+                    tracing::warn!(
+                        error = &undo as &dyn std::error::Error,
+                        "undo a failed start"
+                    );
                 }
                 Err(error)
             }
@@ -124,15 +146,25 @@ impl MachineDriver for ContainerDriver {
                 self.shared.cgroups.remove(&group).await?;
             }
         }
-        self.shared.network.sweep(&slots).await.map_err(network("sweep network slots"))?;
+        self.shared
+            .network
+            .sweep(&slots)
+            .await
+            .map_err(network("sweep network slots"))?;
         Ok(adopted)
     }
 }
 
 fn network(step: &str) -> impl FnOnce(sprite_net::NetError) -> MachineError {
-    move |error| MachineError::Step { step: step.to_owned(), source: std::io::Error::other(error) }
+    move |error| MachineError::Step {
+        step: step.to_owned(),
+        source: std::io::Error::other(error),
+    }
 }
 
 fn step(step: impl Into<String>) -> impl FnOnce(std::io::Error) -> MachineError {
-    move |source| MachineError::Step { step: step.into(), source }
+    move |source| MachineError::Step {
+        step: step.into(),
+        source,
+    }
 }

@@ -36,7 +36,12 @@ pub(super) fn take(dir: &Path) -> Result<IdRange, MachineError> {
         let path = dir.join(index.to_string());
         let file = open(&path).map_err(step(format!("open {}", path.display())))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(IdRange { base: FIRST_ID + index * RANGE, lock: file.into() }),
+            Ok(()) => {
+                return Ok(IdRange {
+                    base: FIRST_ID + index * RANGE,
+                    lock: file.into(),
+                });
+            }
             Err(rustix::io::Errno::WOULDBLOCK) => {}
             Err(error) => return Err(step(format!("lock {}", path.display()))(error.into())),
         }
@@ -52,7 +57,11 @@ fn open(path: &Path) -> std::io::Result<File> {
     match File::open(path) {
         Ok(file) => Ok(file),
         Err(_) => {
-            OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+            OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(path)?;
             File::open(path)
         }
     }
@@ -65,7 +74,10 @@ mod tests {
     #[test]
     fn ranges_never_meet_and_come_back() {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let (one, two) = (take(dir.path()).expect("free"), take(dir.path()).expect("free"));
+        let (one, two) = (
+            take(dir.path()).expect("free"),
+            take(dir.path()).expect("free"),
+        );
         assert_eq!(two.base - one.base, RANGE);
         let first = one.base;
         drop(one);

@@ -45,7 +45,11 @@ impl ProcessMark {
 
 impl Record {
     pub(super) fn new(identity: Identity) -> Self {
-        Self { identity, slot: None, process: None }
+        Self {
+            identity,
+            slot: None,
+            process: None,
+        }
     }
 
     /// Name of its directory and of its cgroup.
@@ -99,7 +103,10 @@ impl RecordDirectory {
             .and(json)
             .and_then(|json| fs::write(&temporary, json))
             .and_then(|()| fs::rename(&temporary, directory.join(RECORD)))
-            .map_err(step(format!("write the record of {}", record.identity.machine)))
+            .map_err(step(format!(
+                "write the record of {}",
+                record.identity.machine
+            )))
     }
 
     /// A machine's record as it was written last; `None` if it has none that can be read.
@@ -119,7 +126,9 @@ impl RecordDirectory {
                 .map(|entry| {
                     let entry = entry?;
                     let name = entry.file_name();
-                    let id = name.to_str().and_then(|uuid| format!("machine-{uuid}").parse().ok());
+                    let id = name
+                        .to_str()
+                        .and_then(|uuid| format!("machine-{uuid}").parse().ok());
                     Ok((entry.path(), id))
                 })
                 .collect()
@@ -132,7 +141,9 @@ impl RecordDirectory {
             };
             match record {
                 Some(record) => records.push(record),
-                None => fs::remove_dir_all(&path).map_err(step(format!("remove {}", path.display())))?,
+                None => {
+                    fs::remove_dir_all(&path).map_err(step(format!("remove {}", path.display())))?
+                }
             }
         }
         Ok(records)
@@ -179,10 +190,15 @@ mod tests {
         let begun = records.directory(MachineId::random());
         fs::create_dir(&begun).expect("makes a directory without a record");
         let all = records.all().expect("lists");
-        assert_eq!(all.iter().map(|r| r.identity).collect::<Vec<_>>(), [record.identity]);
+        assert_eq!(
+            all.iter().map(|r| r.identity).collect::<Vec<_>>(),
+            [record.identity]
+        );
         assert!(!begun.exists());
         records.remove(record.identity.machine).expect("removes");
-        records.remove(record.identity.machine).expect("removes again");
+        records
+            .remove(record.identity.machine)
+            .expect("removes again");
         assert!(records.all().expect("lists").is_empty());
     }
 

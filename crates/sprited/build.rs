@@ -1,0 +1,61 @@
+//! Builds the agent and hands its bytes to the program, so that `sprited` is one file.
+//!
+//! The agent runs inside images of any kind, so it is linked statically; that flag would break the macros of the
+//! other crates, so it is a build of its own, with a target directory of its own (the outer one is locked).
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+const PROFILE: &str = "agent";
+
+fn main() {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    for path in [
+        "crates/sprite-agent",
+        "crates/sprite-agent-api",
+        "crates/sprite-types",
+        "Cargo.lock",
+    ] {
+        println!("cargo:rerun-if-changed={}", workspace.join(path).display());
+    }
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    // target/<profile>/build/<crate>/out: shared by all profiles of the outer build.
+    let target_dir = out.ancestors().nth(4).unwrap_or(&out).join("agent");
+    let mut build = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    build
+        .current_dir(&workspace)
+        .args([
+            "build",
+            "--quiet",
+            "--package",
+            "sprite-agent",
+            "--bin",
+            "sprite-agent",
+        ])
+        .args([
+            "--locked",
+            "--profile",
+            PROFILE,
+            "--target",
+            TARGET,
+            "--target-dir",
+        ])
+        .arg(&target_dir)
+        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static");
+    // What the outer cargo tells this script is not for the inner one.
+    for (name, _) in env::vars_os() {
+        let own = name.to_string_lossy();
+        if own.starts_with("CARGO_CFG_")
+            || own.starts_with("CARGO_FEATURE_")
+            || own.starts_with("DEP_")
+        {
+            build.env_remove(&name);
+        }
+    }
+    let status = build.status().expect("cargo can be started");
+    assert!(status.success(), "the agent does not build");
+    let agent = target_dir.join(TARGET).join(PROFILE).join("sprite-agent");
+    println!("cargo:rustc-env=SPRITE_AGENT_PROGRAM={}", agent.display());
+}

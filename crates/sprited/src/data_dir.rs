@@ -1,0 +1,94 @@
+//! The data directory: private, locked by one server, marked with an instance id.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use sprite_types::InstanceId;
+
+use crate::failure::Failure;
+
+/// A data directory.
+pub(crate) struct DataDir {
+    pub(crate) path: PathBuf,
+    pub(crate) instance: InstanceId,
+}
+
+/// Held while a server or a purge uses the directory.
+pub(crate) struct Lock {
+    _file: File,
+}
+
+impl DataDir {
+    /// Opens a data directory, making it if it is missing.
+    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
+        let failed = |error| Failure::new(format!("use data directory {}", path.display()), &error);
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(failed)?;
+        Self::existing(path)
+    }
+
+    /// Opens a data directory that is there.
+    pub(crate) fn existing(path: &Path) -> Result<Self, Failure> {
+        let failed = |error| Failure::new(format!("use data directory {}", path.display()), &error);
+        let path = path.canonicalize().map_err(failed)?;
+        let instance = instance(&path.join("instance")).map_err(failed)?;
+        Ok(Self { path, instance })
+    }
+
+    /// Locks it for this process.
+    pub(crate) fn lock(&self) -> Result<Lock, Failure> {
+        let path = self.path.join("lock");
+        let failed = |error: io::Error| Failure::new(format!("lock {}", path.display()), &error);
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(failed)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Lock { _file: file }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(Failure::plain(format!(
+                "another sprited uses {}",
+                self.path.display()
+            ))
+            .hint("stop it first, or give this one another --data-dir")),
+            Err(error) => Err(failed(error.into())),
+        }
+    }
+
+    pub(crate) fn catalog(&self) -> PathBuf {
+        self.path.join("catalog.db")
+    }
+}
+
+/// The id in the file; a new one if there is none. Several processes may come here at once: the first wins.
+fn instance(path: &Path) -> io::Result<InstanceId> {
+    let read = || {
+        fs::read_to_string(path)?
+            .trim()
+            .parse()
+            .map_err(io::Error::other)
+    };
+    match read() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        known => return known,
+    }
+    let fresh = path.with_extension(format!("new-{}", std::process::id()));
+    let mut file = File::create(&fresh)?;
+    writeln!(file, "{}", InstanceId::random())?;
+    file.sync_all()?;
+    let linked = match fs::hard_link(&fresh, path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    };
+    fs::remove_file(&fresh)?;
+    linked?;
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()?;
+    read()
+}

@@ -1,0 +1,72 @@
+//! The pool as the host of sprites uses it: its calls block, so they run on threads of their own.
+
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use sprite_disk::{CreateDiskError, ImageId, Pool};
+use sprite_host::{DiskError, Disks};
+use sprite_types::SpriteId;
+
+/// The disks of a pool.
+pub(crate) struct PoolDisks {
+    pub(crate) pool: Pool,
+}
+
+fn step<E: Error + Send + Sync + 'static>(step: String) -> impl FnOnce(E) -> DiskError {
+    move |source| DiskError::Step {
+        step,
+        source: Box::new(source),
+    }
+}
+
+async fn blocking<T, E, F>(name: String, work: F) -> Result<T, DiskError>
+where
+    T: Send + 'static,
+    E: Error + Send + Sync + 'static,
+    F: FnOnce() -> Result<T, E> + Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(step(name)),
+        Err(error) => Err(step(name)(io::Error::other(error))),
+    }
+}
+
+#[async_trait]
+impl Disks for PoolDisks {
+    async fn create(
+        &self,
+        sprite: SpriteId,
+        image: &str,
+        storage_gb: u32,
+    ) -> Result<PathBuf, DiskError> {
+        let name = format!("create the disk of {sprite}");
+        let image: ImageId = image.parse().map_err(step(name.clone()))?;
+        let pool = self.pool.clone();
+        let created =
+            tokio::task::spawn_blocking(move || pool.create_disk(sprite, &image, storage_gb)).await;
+        match created.map_err(|error| step(name.clone())(io::Error::other(error)))? {
+            Ok(path) => Ok(path),
+            Err(CreateDiskError::Full(_)) => Err(DiskError::Full { step: name }),
+            Err(error) => Err(step(name)(error)),
+        }
+    }
+
+    fn path(&self, sprite: SpriteId) -> PathBuf {
+        self.pool.disk_path(sprite)
+    }
+
+    async fn delete(&self, sprite: SpriteId) -> Result<(), DiskError> {
+        let pool = self.pool.clone();
+        blocking(format!("delete the disk of {sprite}"), move || {
+            pool.delete_disk(sprite)
+        })
+        .await
+    }
+
+    async fn list(&self) -> Result<Vec<SpriteId>, DiskError> {
+        let pool = self.pool.clone();
+        blocking("list disks".to_owned(), move || pool.disks()).await
+    }
+}
