@@ -1,6 +1,6 @@
 //! `sprited serve`: opens everything in its order, serves, and closes in the reverse order.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -27,6 +27,7 @@ const BACKLOG: u32 = 1024;
 pub(crate) async fn serve(flags: Box<ServeFlags>) -> Result<(), Failure> {
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("SPRITED_LOG")
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
@@ -45,7 +46,7 @@ pub(crate) async fn serve(flags: Box<ServeFlags>) -> Result<(), Failure> {
     let network = Network::open(NetOptions::new(data.instance.clone()))
         .await
         .map_err(|error| Failure::new("set up the network", &error))?;
-    let driver = open_driver(&data, &config, network.clone())?;
+    let driver = Arc::new(open_driver(&data, &config, network.clone())?);
     let catalog = Catalog::open(&data.catalog())
         .await
         .map_err(|error| Failure::new("open the catalog", &error))?;
@@ -57,7 +58,7 @@ pub(crate) async fn serve(flags: Box<ServeFlags>) -> Result<(), Failure> {
         ..HostOptions::new(cpus, image.as_str())
     };
     let pool_disks = Arc::new(disks::PoolDisks { pool: pool.clone() });
-    let host = Host::open(catalog.clone(), pool_disks, Arc::new(driver), options)
+    let host = Host::open(catalog.clone(), pool_disks, driver.clone(), options)
         .await
         .map_err(|error| Failure::new("recover", &error))?;
     let warnings = tokio::spawn(warn_of_firewalls(network.clone()));
@@ -67,6 +68,9 @@ pub(crate) async fn serve(flags: Box<ServeFlags>) -> Result<(), Failure> {
     host.close().await;
     drop(host);
     catalog.close().await;
+    if let Err(error) = driver.close() {
+        tracing::warn!(error = &error as &dyn std::error::Error, "close the driver");
+    }
     if let Err(error) = network.close().await {
         tracing::warn!(
             error = &error as &dyn std::error::Error,

@@ -314,6 +314,28 @@ impl Sender {
         }
     }
 
+    /// Waits until the other end has consumed all that was sent; for an end of the process right behind it.
+    ///
+    /// # Errors
+    /// The stream failed.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn drained(&self) -> Result<(), LinkError> {
+        loop {
+            {
+                let state = self.shared.lock();
+                if let Some(reason) = &state.failed {
+                    return Err(reason.clone());
+                }
+                if state.outbox.is_empty() {
+                    return Ok(());
+                }
+            }
+            self.shared.room.notified().await;
+        }
+    }
+
     /// Whether the stream failed: nothing that is sent arrives any more.
     #[must_use]
     pub fn failed(&self) -> bool {

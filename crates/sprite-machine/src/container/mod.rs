@@ -71,6 +71,18 @@ impl ContainerDriver {
         })
     }
 
+    /// Removes what the driver itself has on the host, if no machine is left. The run directory may go then.
+    ///
+    /// # Errors
+    /// Something could not be removed.
+    pub fn close(&self) -> Result<(), MachineError> {
+        if !self.shared.cgroups.all()?.is_empty() {
+            return Ok(());
+        }
+        self.shared.cgroups.remove_parent()?;
+        self.shared.records.remove_all()
+    }
+
     /// Removes every machine of an instance, running or not: its processes, cgroups and records. Network slots
     /// are removed by [`Network::purge`]. Idempotent; for a data directory that no server uses.
     ///
