@@ -10,8 +10,8 @@ use sprite_agent_api::message::{Failure, FailureKind};
 use sprite_api::query::QueryError;
 use sprite_api::{ErrorBody, ErrorKind};
 use sprite_host::{
-    AuthError, CheckError, CreateError, DestroyError, DiskError, ListError, LookupError,
-    OrganisationError, RestartError, TokenError, UpdateError, WakeError,
+    AuthError, CheckError, CreateError, DestroyError, ListError, LookupError, OrganisationError,
+    RestartError, TokenError, UpdateError, WakeError,
 };
 use sprite_types::{DriverKind, SpriteId, SpriteName};
 
@@ -194,14 +194,13 @@ impl From<CreateError> for Problem {
             CreateError::Labels { .. } => Self::field(error.to_string()),
             CreateError::Environment(cause) => Self::field(cause.to_string()),
             CreateError::TooMany { .. } => Self::new(ErrorKind::LimitExceeded, error.to_string()),
-            CreateError::Disk(DiskError::Full { .. }) => Self::new(
-                ErrorKind::Unavailable,
-                format!("{error}: the server is out of disk space"),
-            ),
+            CreateError::NoSpace(_) => Self::new(ErrorKind::Unavailable, error.to_string())
+                .with_hint("the server needs more disk space"),
             CreateError::Destroyed => Self::new(ErrorKind::Conflict, error.to_string()),
             CreateError::Closing => Self::new(ErrorKind::Unavailable, error.to_string()),
             CreateError::Organisation(_)
-            | CreateError::Disk(DiskError::Step { .. })
+            | CreateError::Disk(_)
+            | CreateError::Step { .. }
             | CreateError::Catalog(_) => Self::internal(&error),
         }
     }

@@ -1,0 +1,144 @@
+//! Behaviour reference §1.5, §8, §11: operations one after the other over one socket.
+
+use serde_json::json;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::setup::Server;
+use crate::setup::socket::{Event, Ws};
+
+const CONTROL: &str = "/v1/sprites/s/control";
+
+async fn until_complete(ws: &mut Ws) -> Vec<Event> {
+    ws.until(|event| matches!(event, Event::Control(_))).await
+}
+
+fn complete(code: u8) -> Event {
+    Event::Control(json!({"type": "op.complete", "args": {"exitCode": code}}))
+}
+
+/// EXIT, then `op.complete`; then the next operation on the same socket.
+#[tokio::test]
+async fn operations_follow_each_other() {
+    let server = Server::with_sprite().await;
+    let mut ws = server.ws(CONTROL).await;
+    for status in [0, 7] {
+        ws.start(json!({"cmd": ["exit", status.to_string()], "path": "exit", "stdin": "false"}))
+            .await;
+        let seen = until_complete(&mut ws).await;
+        assert!(matches!(seen[0], Event::Info(_)));
+        assert_eq!(
+            &seen[1..],
+            [
+                Event::TextExit(status.into()),
+                Event::Exit(status),
+                complete(status)
+            ]
+        );
+    }
+    ws.start(json!({"cmd": ["cat"], "stdin": "true", "env": ["A=b"]}))
+        .await;
+    ws.session().await;
+    ws.stdin("x").await;
+    assert_eq!(ws.next().await, Event::Stdout("x".to_owned()));
+    ws.eof().await;
+    assert_eq!(until_complete(&mut ws).await.last(), Some(&complete(0)));
+    // Input that comes late belongs to nothing.
+    ws.stdin("late").await;
+    ws.send_text(json!({"type": "release"})).await;
+    ws.start(json!({"cmd": "true"})).await;
+    assert_eq!(until_complete(&mut ws).await.last(), Some(&complete(0)));
+    assert_eq!(ws.close().await, [Event::Close(1000), Event::Gone]);
+}
+
+/// §11.6: JavaScript sends resize and signal as binary messages that hold JSON; they are not typed.
+#[tokio::test]
+async fn binary_json_is_a_message_not_input() {
+    let server = Server::with_sprite().await;
+    for tty in ["false", "true"] {
+        let mut ws = server.ws(CONTROL).await;
+        ws.start(json!({"cmd": ["sleep", "1000"], "tty": tty, "rows": "24", "cols": "80"}))
+            .await;
+        ws.session().await;
+        ws.send_binary(json!({"type": "resize", "cols": 90, "rows": 30}).to_string())
+            .await;
+        ws.send_binary(json!({"type": "signal", "signal": "SIGTERM"}).to_string())
+            .await;
+        assert_eq!(
+            until_complete(&mut ws).await.last(),
+            Some(&complete(143)),
+            "tty={tty}"
+        );
+    }
+}
+
+/// Errors are envelopes, and the socket goes on.
+#[tokio::test]
+async fn what_cannot_be_done_is_answered() {
+    let server = Server::with_sprite().await;
+    let mut ws = server.ws(CONTROL).await;
+    for text in [
+        r#"control:{"type":"op.start","op":"proxy","args":{}}"#,
+        r#"control:{"type":"op.start","op":"fs.read","args":"path=%2Fx"}"#,
+        r#"control:{"type":"op.start","op":"exec","args":{"cmd":["a"],"rows":"x"}}"#,
+        r#"control:{"type":"op.start","op":"exec","args":{"id":"424242"}}"#,
+        r#"control:{"type":"dial"}"#,
+        "control:not json",
+        r#"{"type":"start","operation":"proxy","params":{}}"#,
+    ] {
+        ws.message(Message::text(text)).await;
+        let Event::Control(envelope) = ws.next().await else {
+            panic!("{text} was not answered")
+        };
+        assert_eq!(envelope["type"], "op.error", "{text}");
+        assert!(envelope["args"]["error"].is_string(), "{text}");
+    }
+    ws.start(json!({"cmd": ["sleep", "1000"]})).await;
+    ws.session().await;
+    ws.start(json!({"cmd": ["true"]})).await;
+    let Event::Control(envelope) = ws.next().await else {
+        panic!("a second operation was not answered")
+    };
+    assert_eq!(envelope["type"], "op.error");
+    server
+        .test
+        .driver
+        .machines()
+        .remove(0)
+        .end("killed by the test");
+    let Event::Control(envelope) = ws.next().await else {
+        panic!("a lost machine was not told")
+    };
+    assert_eq!(envelope["type"], "op.error", "never an exit");
+}
+
+/// §1.5, §9.5: 404 for the client that works only without.
+#[tokio::test]
+async fn the_go_sdk_is_turned_away() {
+    let server = Server::with_sprite().await;
+    let refused = server
+        .ws_with(CONTROL, &[("User-Agent", "sprites-go-sdk/1.0")])
+        .await;
+    assert_eq!(refused.err().map(|head| head.status), Some(404));
+    assert_eq!(
+        server
+            .try_ws("/v1/sprites/none/control")
+            .await
+            .err()
+            .map(|head| head.status),
+        Some(404)
+    );
+    assert_eq!(server.get(CONTROL).await.status(), 426);
+}
+
+/// A client that goes away in the middle of an operation detaches.
+#[tokio::test]
+async fn a_client_that_vanishes_detaches() {
+    let server = Server::with_sprite().await;
+    let mut ws = server.ws(CONTROL).await;
+    ws.start(json!({"cmd": ["cat"], "stdin": "true", "max_run_after_disconnect": "0s"}))
+        .await;
+    let id = ws.session().await;
+    ws.vanish();
+    let mut again = server.ws(&format!("/v1/sprites/s/exec/{id}")).await;
+    assert_eq!(again.session().await, id);
+}

@@ -1,0 +1,13 @@
+//! The API from outside: a server on a host of fakes, spoken to over TCP.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod setup;
+
+mod auth;
+mod control;
+mod exec;
+mod exec_http;
+mod hostile;
+mod live_list;
+mod sessions;
+mod sprites;

@@ -1,0 +1,168 @@
+//! Behaviour reference §1.4.2, §1.4.5, §11, §12: sessions that outlive their clients.
+
+use std::ops::ControlFlow;
+
+use serde_json::{Value, json};
+use sprite_testkit::eventually;
+
+use crate::setup::socket::Event;
+use crate::setup::{SOON, Server};
+
+const EXEC: &str = "/v1/sprites/s/exec";
+
+async fn sessions(server: &Server) -> Vec<Value> {
+    let list = server.get(EXEC).await.json();
+    let sessions = list["sessions"].as_array().unwrap().clone();
+    assert_eq!(list["count"], sessions.len());
+    sessions
+}
+
+async fn until_no_session(server: &Server) {
+    eventually(SOON, async || match sessions(server).await {
+        none if none.is_empty() => ControlFlow::Break(()),
+        some => ControlFlow::Continue(some),
+    })
+    .await;
+}
+
+/// §1.4.5, §8: a wrapper with `count`, ids as texts; exited sessions are not listed.
+#[tokio::test]
+async fn running_sessions_are_listed() {
+    let server = Server::with_sprite().await;
+    let mut ws = server
+        .ws(&format!("{EXEC}?cmd=cat&stdin=true&dir=/tmp"))
+        .await;
+    let id = ws.session().await;
+    let list = sessions(&server).await;
+    assert_eq!(list.len(), 1);
+    assert_eq!(list[0]["id"], json!(id));
+    assert_eq!(
+        (&list[0]["tty"], &list[0]["is_active"]),
+        (&json!(false), &json!(true))
+    );
+    for key in ["created", "last_activity"] {
+        assert!(list[0][key].as_str().unwrap().ends_with('Z'), "{key}");
+    }
+    assert!(list[0]["bytes_per_second"].is_number() && list[0]["command"].is_string());
+    ws.eof().await;
+    ws.until_exit().await;
+    until_no_session(&server).await;
+    let head = server.request("HEAD", EXEC).send().await;
+    assert_eq!((head.status(), head.body().len()), (200, 0));
+}
+
+/// §1.4.2, §12 (detached sessions): the client vanishes, the session lives, and is rejoined by either path.
+#[tokio::test]
+async fn detached_sessions_are_rejoined() {
+    let server = Server::with_sprite().await;
+    let mut ws = server
+        .ws(&format!(
+            "{EXEC}?cmd=cat&stdin=true&max_run_after_disconnect=0s"
+        ))
+        .await;
+    let id = ws.session().await;
+    ws.stdin("before\n").await;
+    assert_eq!(ws.next().await, Event::Stdout("before\n".to_owned()));
+    ws.vanish();
+    for path in [format!("{EXEC}/{id}"), format!("{EXEC}?id={id}")] {
+        let mut again = server.ws(&path).await;
+        assert_eq!(again.session().await, id);
+        assert_eq!(again.next().await, Event::Stdout("before\n".to_owned()));
+        again.vanish();
+    }
+    let mut last = server.ws(&format!("{EXEC}/{id}?stdout_offset=3")).await;
+    let Event::Info(info) = last.next().await else {
+        panic!("session_info is first")
+    };
+    assert_eq!(info["stdout_offset"], 3);
+    assert_eq!(last.next().await, Event::Stdout("ore\n".to_owned()));
+    last.eof().await;
+    assert_eq!(last.until_exit().await.last(), Some(&Event::Exit(0)));
+    // Issue: attach within ten minutes of the end replays and ends with the true exit.
+    let mut ended = server.ws(&format!("{EXEC}/{id}")).await;
+    let seen = ended.until_exit().await;
+    assert_eq!(
+        &seen[1..],
+        [
+            Event::Stdout("before\n".to_owned()),
+            Event::TextExit(0),
+            Event::Exit(0)
+        ]
+    );
+}
+
+/// §1.4.2: `session_info` tells on attach that it is a terminal, before any of its bytes.
+#[tokio::test]
+async fn attaching_to_a_terminal_says_that_it_is_one() {
+    let server = Server::with_sprite().await;
+    let mut ws = server.ws(&format!("{EXEC}?cmd=cat&tty=true")).await;
+    let id = ws.session().await;
+    ws.send_binary("typed\n").await;
+    assert!(matches!(ws.next().await, Event::Terminal(_)));
+    ws.vanish();
+    let mut again = server.ws(&format!("{EXEC}/{id}")).await.terminal();
+    let Event::Info(info) = again.next().await else {
+        panic!("session_info is first")
+    };
+    assert_eq!(
+        (&info["tty"], &info["is_owner"]),
+        (&json!(true), &json!(true))
+    );
+    assert!(matches!(again.next().await, Event::Terminal(text) if text.contains("typed")));
+}
+
+/// §1.4.1: without a terminal a command runs on for ten seconds, or as asked.
+#[tokio::test]
+async fn a_command_ends_some_time_after_its_client() {
+    let server = Server::with_sprite().await;
+    let path = format!("{EXEC}?cmd=sleep&cmd=1000&max_run_after_disconnect=50ms");
+    let mut ws = server.ws(&path).await;
+    ws.session().await;
+    ws.vanish();
+    until_no_session(&server).await;
+}
+
+/// §1.4.5, §11.5: the lines of a kill; 410 within ten minutes of the end; 404 for what never was.
+#[tokio::test]
+async fn kills_tell_what_they_do() {
+    let server = Server::with_sprite().await;
+    let mut ws = server.ws(&format!("{EXEC}?cmd=sleep&cmd=1000")).await;
+    let id = ws.session().await;
+    let answer = server
+        .post(
+            &format!("{EXEC}/{id}/kill"),
+            r#"{"signal":"SIGTERM","timeout":5}"#,
+        )
+        .await;
+    assert_eq!(answer.status(), 200);
+    assert_eq!(
+        answer.head.header("content-type"),
+        Some("application/x-ndjson")
+    );
+    let lines = answer.lines();
+    let kinds: Vec<&str> = lines
+        .iter()
+        .map(|line| line["type"].as_str().unwrap())
+        .collect();
+    assert_eq!(kinds, ["signal", "exited", "complete"]);
+    assert_eq!(lines[0]["signal"], "SIGTERM");
+    assert!(lines[0]["pid"].is_u64() && lines[0]["message"].is_string());
+    assert_eq!(lines[2]["exit_code"], 143);
+    assert_eq!(ws.until_exit().await.last(), Some(&Event::Exit(143)));
+    let again = server
+        .post(&format!("{EXEC}/{id}/kill?signal=KILL"), "")
+        .await;
+    assert_eq!((again.status(), again.error().as_str()), (410, "gone"));
+    for unknown in ["424242", "x", "-1"] {
+        let answer = server.post(&format!("{EXEC}/{unknown}/kill"), "").await;
+        assert_eq!(
+            (answer.status(), answer.error().as_str()),
+            (404, "not_found"),
+            "{unknown}"
+        );
+    }
+    let wrong = server
+        .post(&format!("{EXEC}/{id}/kill?signal=NOPE"), "")
+        .await;
+    assert_eq!(wrong.status(), 400);
+}

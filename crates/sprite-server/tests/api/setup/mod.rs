@@ -1,0 +1,79 @@
+//! A server on fakes, and clients.
+
+pub(crate) mod http;
+pub(crate) mod socket;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use sprite_host::HostOptions;
+use sprite_server::{ServeLimits, ServerConfig, SpriteUrls, UrlScheme, router, serve_with};
+use sprite_testkit::TestHost;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// How long a test waits for what must come.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// A server on a host of fakes.
+pub(crate) struct Server {
+    pub(crate) addr: SocketAddr,
+    pub(crate) test: TestHost,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    pub(crate) async fn start() -> Self {
+        Self::with(TestHost::options(), ServeLimits::default()).await
+    }
+
+    pub(crate) async fn with(options: HostOptions, limits: ServeLimits) -> Self {
+        let test = TestHost::with(options).await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let config = ServerConfig {
+            public_base: format!("http://{addr}"),
+            sprite_urls: SpriteUrls {
+                scheme: UrlScheme::Http,
+                domain: "sprites.localhost".to_owned(),
+                port: Some(addr.port()),
+            },
+        };
+        let (stop, stopped) = oneshot::channel::<()>();
+        let router = router(test.host.clone(), config);
+        let task = tokio::spawn(serve_with(listener, router, limits, async {
+            // An error means that the test is over.
+            let _ = stopped.await;
+        }));
+        Self {
+            addr,
+            test,
+            stop: Some(stop),
+            task,
+        }
+    }
+
+    /// A server with one sprite, `s`.
+    pub(crate) async fn with_sprite() -> Self {
+        let server = Self::start().await;
+        server.test.create("s").await;
+        server
+    }
+
+    /// A token of another organisation.
+    pub(crate) async fn foreign_token(&self) -> String {
+        self.test
+            .host
+            .create_token(&"others".parse().unwrap(), "test")
+            .await
+            .unwrap()
+    }
+
+    /// Stops the server in order, and waits until it has ended.
+    pub(crate) async fn stop(&mut self) {
+        self.stop.take().unwrap().send(()).unwrap();
+        (&mut self.task).await.unwrap();
+    }
+}
