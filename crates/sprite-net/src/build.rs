@@ -88,7 +88,8 @@ pub(crate) fn build(site: &Site, id: SlotId) -> Result<DnsSockets, NetError> {
     let mut host = Socket::open(Family::Route).map_err(NetError::step("open a netlink socket"))?;
     assemble(site, id, &mut host).inspect_err(|_| {
         if let Err(error) = remove_by(&mut host, &site.instance, id) {
-            tracing::warn!(slot = %id, %error, "what is left of a slot that could not be made stays");
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(slot = %id, error, "what is left of a slot that could not be made stays");
         }
     })
 }

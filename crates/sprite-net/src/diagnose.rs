@@ -4,13 +4,14 @@ use std::fs;
 use std::sync::Arc;
 
 use crate::address::Subnet;
+use crate::build::Site;
+use crate::dns::Upstream;
 use crate::error::NetError;
 use crate::name::link_prefix;
 use crate::netns::in_thread;
 use crate::network::Network;
 use crate::nft::{BaseChain, Hook, Policy, chains, instance_of_table};
 use crate::probe::{self, Outcome};
-use crate::site;
 
 /// Something on the host that keeps machines from the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,9 +22,12 @@ pub struct Finding {
     pub remedy: String,
 }
 
-pub(crate) async fn diagnose(network: &Network) -> Result<Vec<Finding>, NetError> {
+pub(crate) async fn diagnose(
+    network: &Network,
+    site: &Arc<Site>,
+    upstream: &Upstream,
+) -> Result<Vec<Finding>, NetError> {
     let mut findings = Vec::new();
-    let upstream = Arc::clone(&network.inner().upstream);
     if let Err(error) = upstream.resolvers().now() {
         let path = upstream.resolvers().path().display();
         findings.push(Finding {
@@ -31,7 +35,7 @@ pub(crate) async fn diagnose(network: &Network) -> Result<Vec<Finding>, NetError
             remedy: format!("write the address of a name server into {path}: nameserver ADDRESS"),
         });
     }
-    if !in_thread(site::has_default_route).await? {
+    if !in_thread(crate::site::has_default_route).await? {
         findings.push(Finding {
             problem: "the host has no IPv4 default route, so machines reach nothing".to_owned(),
             remedy:
@@ -40,16 +44,15 @@ pub(crate) async fn diagnose(network: &Network) -> Result<Vec<Finding>, NetError
         });
     }
     let slot = network.acquire().await?;
-    let (site, id) = (Arc::clone(&network.inner().site), slot.id);
-    let outcome = in_thread(move || probe::run(&site, &slot)).await;
+    let (probed, id) = (Arc::clone(site), slot.id);
+    let outcome = in_thread(move || probe::run(&probed, &slot)).await;
     network.release(id).await?;
     let direction = match outcome? {
         Outcome::Passed => return Ok(findings),
         Outcome::StoppedOutward => "from machines to the network",
         Outcome::StoppedBack => "from the network back to machines",
     };
-    let instance = network.inner().site.instance.clone();
-    let subnet = network.inner().site.subnet;
+    let (instance, subnet) = (site.instance.clone(), site.subnet);
     let found = in_thread(move || {
         let chains = chains().map_err(NetError::step("list nftables chains"))?;
         // Missing where the older iptables is not in the kernel.

@@ -31,6 +31,7 @@ mod probe;
 mod route;
 mod site;
 mod slot;
+mod slots;
 mod watch;
 
 pub use address::{GATEWAY, GUEST_IP, GUEST_PREFIX, Subnet};

@@ -222,6 +222,8 @@ pub(crate) fn neighbour(index: Index, ip: Ipv4Addr, mac: Mac) -> Message {
 
 /// `RTMGRP_LINK` of `linux/rtnetlink.h`.
 pub(crate) const LINK_GROUP: u32 = 1;
+/// With the bits of `RTNLGRP_IPV4_ROUTE` (7) and `RTNLGRP_IPV4_NETCONF` (24) of `linux/rtnetlink.h`.
+pub(crate) const CHANGE_GROUPS: u32 = LINK_GROUP | 1 << (7 - 1) | 1 << (24 - 1);
 /// `IFLA_OPERSTATE` and its value `IF_OPER_UP` of `linux/if.h`.
 const OPERSTATE: u16 = 16;
 const OPERSTATE_UP: &[u8] = &[6];
@@ -323,10 +325,25 @@ fn parse_route(payload: &[u8]) -> Option<Route> {
     Some(route)
 }
 
-/// Whether a change that the kernel tells may give machines another way out, or take it: not those that come
-/// with every slot.
-pub(crate) fn concerns_uplinks(reply: Reply<'_>) -> bool {
-    match reply.kind {
+/// What a change that the kernel tells is to us. In order of weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Change {
+    /// Nothing: among others, all that comes with every slot.
+    Nothing,
+    /// Machines may have another way out.
+    Uplinks,
+    /// Someone switched forwarding off for the whole host, which includes our interfaces.
+    ForwardingOff,
+}
+
+/// `NETCONFA_IFINDEX`, `NETCONFA_FORWARDING` and `NETCONFA_IFINDEX_ALL` of `linux/netconf.h`.
+const NETCONF_INDEX: u16 = 1;
+const NETCONF_FORWARDING: u16 = 2;
+const NETCONF_ALL: u32 = u32::MAX;
+
+/// Reads a notification of [`CHANGE_GROUPS`].
+pub(crate) fn change(reply: Reply<'_>) -> Change {
+    let uplinks = match reply.kind {
         libc::RTM_NEWROUTE | libc::RTM_DELROUTE => {
             let ours = reply.payload.get(5) == Some(&PROTOCOL);
             !ours && parse_route(reply.payload).is_some_and(|route| !route.local)
@@ -338,7 +355,22 @@ pub(crate) fn concerns_uplinks(reply: Reply<'_>) -> bool {
                 .and_then(|rest| attribute(rest, libc::IFLA_IFNAME));
             name.is_some_and(|name| !is_ours(&text(name)))
         }
+        libc::RTM_NEWNETCONF => {
+            // `struct netconfmsg` is one byte, padded to four.
+            let number = |kind| u32_at(attribute(reply.payload.get(4..)?, kind)?, 0);
+            let off = number(NETCONF_FORWARDING) == Some(0);
+            return if off && number(NETCONF_INDEX) == Some(NETCONF_ALL) {
+                Change::ForwardingOff
+            } else {
+                Change::Nothing
+            };
+        }
         _other => false,
+    };
+    if uplinks {
+        Change::Uplinks
+    } else {
+        Change::Nothing
     }
 }
 

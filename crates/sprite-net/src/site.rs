@@ -180,7 +180,8 @@ pub(crate) fn open(
     };
     set_up(&site, &view).inspect_err(|_| {
         if let (true, Err(error)) = (slots.is_empty(), take_down(instance)) {
-            tracing::warn!(%error, "what is left of the half-made host set-up stays");
+            let error: &dyn std::error::Error = &error;
+            tracing::warn!(error, "what is left of the half-made host set-up stays");
         }
     })?;
     tracing::info!(%instance, %subnet, slots = slots.len(), "network is open");
@@ -212,6 +213,31 @@ pub(crate) fn install_table(site: &Site) -> Result<(), NetError> {
 pub(crate) fn follow_uplinks(site: &Site) -> Result<(), NetError> {
     let _lock = HostLock::take()?;
     open_uplinks(site, &View::take()?)
+}
+
+/// Lets all interfaces of the instance and all uplinks forward again, after someone switched it off for the whole
+/// host: by a settings file that is applied again, mostly, and not by a wish to stop machines.
+pub(crate) fn restore_forwarding(site: &Site) -> Result<(), NetError> {
+    let _lock = HostLock::take()?;
+    let view = View::take()?;
+    let ours = view
+        .links
+        .iter()
+        .filter(|link| slot_of_link(&site.instance, &link.name).is_some());
+    let messages: Vec<_> = ours
+        .map(|link| route::link_forwards(link.index, site.ipv6))
+        .collect();
+    let restored = Socket::open(Family::Route)
+        .map_err(Refused::from)
+        .and_then(|mut socket| socket.transact(messages));
+    match restored {
+        // A slot went meanwhile; the kernel did the rest all the same.
+        Err(refused) if refused.source.raw_os_error() == Some(libc::ENODEV) => {}
+        result => result.map_err(|refused| {
+            NetError::step("switch on forwarding of the slots' interfaces")(refused.source)
+        })?,
+    }
+    open_uplinks(site, &view)
 }
 
 fn open_uplinks(site: &Site, view: &View) -> Result<(), NetError> {

@@ -3,9 +3,11 @@
 //! * `nft flush ruleset` (a restart of the host's own firewall service) takes our table with it: it is
 //!   installed again at once. Until then a slot's router still keeps private addresses closed.
 //! * A new default route or interface (a VPN, another network) becomes an uplink: it has to forward.
+//! * Someone switches forwarding off for the whole host (`sysctl --system` with an old file): ours goes on again.
 //!
-//! Both are events that the kernel sends; nothing is polled.
+//! All are events that the kernel sends; nothing is polled.
 
+use std::error::Error;
 use std::io;
 use std::sync::Arc;
 
@@ -18,11 +20,9 @@ use crate::error::NetError;
 use crate::netlink::{Family, Socket};
 use crate::netns::in_thread;
 use crate::nft::{TableEvent, TableFamily, host_table_name, table_event, tables};
-use crate::route::LINK_GROUP;
+use crate::route::{CHANGE_GROUPS, Change, change};
 use crate::site;
 
-/// With `RTMGRP_IPV4_ROUTE` of `linux/rtnetlink.h`.
-const ROUTE_GROUPS: u32 = LINK_GROUP | 0x40;
 /// The bit of `NFNLGRP_NFTABLES`.
 const NFTABLES_GROUP: u32 = 1 << (libc::NFNLGRP_NFTABLES - 1);
 
@@ -43,7 +43,7 @@ impl Watch {
         let begin = || -> io::Result<Self> {
             Ok(Self {
                 rules: subscribe(Family::Netfilter, NFTABLES_GROUP)?,
-                routes: subscribe(Family::Route, ROUTE_GROUPS)?,
+                routes: subscribe(Family::Route, CHANGE_GROUPS)?,
             })
         };
         begin().map_err(NetError::step("watch the host's rules and routes"))
@@ -61,8 +61,8 @@ impl Watch {
                     Err(error) => return tracing::error!(%error, "the host's rules are not watched any more"),
                 },
                 changed = routes_changed(&self.routes) => match changed {
-                    Ok(true) => follow_uplinks(&site).await,
-                    Ok(false) => {}
+                    Ok(Change::Nothing) => {}
+                    Ok(change) => follow(&site, change).await,
                     Err(error) => return tracing::error!(%error, "the host's routes are not watched any more"),
                 },
             }
@@ -112,23 +112,37 @@ async fn restore_table(site: &Arc<Site>) {
         site::install_table(&site)
     });
     if let Err(error) = restored.await {
-        tracing::error!(%error, "machines are not kept from the host's own addresses");
+        let error: &dyn Error = &error;
+        tracing::error!(error, "machines are not kept from the host's own addresses");
     }
 }
 
-/// Waits for the next changes of routes and interfaces; whether any is not of our own making.
-async fn routes_changed(routes: &AsyncFd<Socket>) -> io::Result<bool> {
-    let mut changed = false;
-    let all = told(routes, |reply| {
-        changed |= crate::route::concerns_uplinks(reply)
+/// Waits for the next changes of routes, interfaces and settings; the weightiest of them.
+async fn routes_changed(routes: &AsyncFd<Socket>) -> io::Result<Change> {
+    let mut weightiest = Change::Nothing;
+    let all = told(routes, |reply| weightiest = weightiest.max(change(reply))).await?;
+    // What was lost may have been anything.
+    Ok(if all {
+        weightiest
+    } else {
+        Change::ForwardingOff
     })
-    .await?;
-    Ok(changed || !all)
 }
 
-async fn follow_uplinks(site: &Arc<Site>) {
+async fn follow(site: &Arc<Site>, change: Change) {
     let site = Arc::clone(site);
-    if let Err(error) = in_thread(move || site::follow_uplinks(&site)).await {
-        tracing::warn!(%error, "a new way out of the host may not be open to machines");
+    let followed = in_thread(move || match change {
+        Change::Nothing => Ok(()),
+        Change::Uplinks => site::follow_uplinks(&site),
+        Change::ForwardingOff => {
+            tracing::warn!(
+                "forwarding was switched off for the whole host; switching ours on again"
+            );
+            site::restore_forwarding(&site)
+        }
+    });
+    if let Err(error) = followed.await {
+        let error: &dyn Error = &error;
+        tracing::error!(error, "machines may have no way out of the host");
     }
 }

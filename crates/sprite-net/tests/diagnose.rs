@@ -38,7 +38,7 @@ fn a_firewall_that_drops_forwarding_is_named_and_its_remedy_works() {
         foreign_firewall(&[], &[]);
         let (network, _) = open(0).await;
         let slot = network.acquire().await.expect("slot");
-        assert!(ask_tcp(&slot.guest_netns, server).await.is_err());
+        assert!(try_tcp(&slot.guest_netns, server).await.is_err());
         let findings = network.diagnose().await.expect("diagnosed");
         let [finding] = findings.as_slice() else {
             panic!("{findings:?}")

@@ -64,7 +64,7 @@ fn a_machine_does_not_reach_the_host_by_any_address() {
             network.subnet().first(),
             network.subnet().last(),
         ] {
-            let denied = ask_tcp(&slot.guest_netns, (ip, tcp.port()).into()).await;
+            let denied = try_tcp(&slot.guest_netns, (ip, tcp.port()).into()).await;
             assert!(denied.is_err(), "{ip} answered {denied:?}");
             // Refusal at once and silence are both fine.
             let _ = send_udp(&slot.guest_netns, (ip, udp.port()).into()).await;
@@ -92,7 +92,7 @@ fn private_and_metadata_addresses_are_refused_at_once() {
         let wire = serve_tcp(internet(), (Ipv4Addr::new(168, 63, 129, 16), 80)).await;
         assert!(ask_tcp(host(), wire).await.is_ok(), "the service is there");
         for address in [neighbour, metadata, wire] {
-            let refused = ask_tcp(&slot.guest_netns, address)
+            let refused = try_tcp(&slot.guest_netns, address)
                 .await
                 .expect_err("closed");
             assert_eq!(
@@ -122,7 +122,7 @@ fn nothing_but_the_first_wall_is_needed_against_private_addresses() {
             }
         })
         .await;
-        assert!(ask_tcp(&slot.guest_netns, neighbour).await.is_err());
+        assert!(try_tcp(&slot.guest_netns, neighbour).await.is_err());
     });
 }
 
@@ -142,7 +142,7 @@ fn nobody_reaches_a_machine_from_outside() {
         for namespace in [internet(), lan(), host(), &other.guest_netns] {
             for ip in [slot.outside_ip, GUEST_IP] {
                 let target: SocketAddr = (ip, server.port()).into();
-                let denied = ask_tcp(namespace, target).await;
+                let denied = try_tcp(namespace, target).await;
                 assert!(denied.is_err(), "{} reached {target}", namespace.display());
             }
         }
@@ -161,7 +161,7 @@ fn machines_do_not_reach_each_other_nor_those_of_another_instance() {
             let tcp = serve_tcp(&other.guest_netns, (Ipv4Addr::UNSPECIFIED, 0)).await;
             let (udp, received) = receive_udp(&other.guest_netns, (Ipv4Addr::UNSPECIFIED, 0)).await;
             assert!(
-                ask_tcp(&slot.guest_netns, (other.outside_ip, tcp.port()).into())
+                try_tcp(&slot.guest_netns, (other.outside_ip, tcp.port()).into())
                     .await
                     .is_err()
             );
@@ -188,7 +188,6 @@ async fn send_as(slot: &sprite_net::Slot, source: &'static str, target: SocketAd
         let socket = std::net::UdpSocket::bind((source, 0)).expect("bind");
         // May be refused at once; whether it arrives is what counts.
         let _ = socket.send_to(b"x", target);
-        run(&format!("ip addr del {source}/32 dev eth0"));
     })
     .await;
 }
@@ -199,6 +198,10 @@ fn forged_sources_are_dropped() {
         let (network, _) = open(0).await;
         let slot = network.acquire().await.expect("slot");
         let (server, received) = receive_udp(internet(), (INTERNET, 0)).await;
+        // First an honest one, which also makes the gateway known: a forged one waits for nothing then.
+        send_udp(&slot.guest_netns, server).await.expect("sent");
+        let seen = received.recv_timeout(LONG).expect("an honest one gets out");
+        assert_eq!(seen.ip(), HOST);
         for source in ["8.8.8.8", "10.0.0.77", "192.0.2.2"] {
             send_as(&slot, source, server).await;
         }
@@ -206,9 +209,62 @@ fn forged_sources_are_dropped() {
             received.recv_timeout(SHORT).is_err(),
             "a forged datagram got out"
         );
+    });
+}
+
+/// Takes the first wall of a slot down: its router translates addresses and forbids nothing.
+async fn open_router(slot: &sprite_net::Slot, rules: &'static str) -> std::path::PathBuf {
+    let guest = slot.guest_netns.display().to_string();
+    let router =
+        std::path::PathBuf::from(format!("{}r", guest.strip_suffix('g').expect("a guest")));
+    inside(&router, move || nft(&format!("flush ruleset\n{rules}"))).await;
+    router
+}
+
+#[test]
+fn nothing_but_the_second_wall_is_needed_against_everything() {
+    on_a_host(|| async {
+        let (network, _) = open(0).await;
+        let slot = network.acquire().await.expect("slot");
+        let other = network.acquire().await.expect("slot");
+        let nat = "add table ip x
+            add chain ip x post { type nat hook postrouting priority 100; }
+            add rule ip x post oifname \"up\" masquerade\n";
+        open_router(&slot, nat).await;
+        let router = open_router(&other, nat).await;
+        let open = serve_tcp(internet(), (INTERNET, 0)).await;
+        assert!(
+            ask_tcp(&slot.guest_netns, open).await.is_ok(),
+            "the first wall is down"
+        );
+        let in_router = serve_tcp(&router, (other.outside_ip, 0)).await;
+        for closed in [
+            serve_tcp(lan(), (LAN, 0)).await,
+            serve_tcp(host(), (HOST, 0)).await,
+            serve_tcp(host(), (HOST_LAN, 0)).await,
+            in_router,
+        ] {
+            assert!(
+                try_tcp(&slot.guest_netns, closed).await.is_err(),
+                "{closed}"
+            );
+        }
+        run("ip -n internet route add 100.64.0.0/10 via 192.0.2.2");
+        for outside in [internet(), lan()] {
+            assert!(
+                try_tcp(outside, in_router).await.is_err(),
+                "{}",
+                outside.display()
+            );
+        }
+        // Without translation the machine's own address, which is no slot's, is a forged one.
+        open_router(&slot, "").await;
+        let (server, received) = receive_udp(internet(), (INTERNET, 0)).await;
         send_udp(&slot.guest_netns, server).await.expect("sent");
-        let seen = received.recv_timeout(LONG).expect("an honest one does");
-        assert_eq!(seen.ip(), HOST);
+        assert!(
+            received.recv_timeout(SHORT).is_err(),
+            "a forged datagram got out"
+        );
     });
 }
 

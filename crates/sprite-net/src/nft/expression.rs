@@ -258,8 +258,14 @@ impl Rule {
         })
     }
 
-    /// `masquerade`.
+    /// `masquerade fully-random`: under whichever address the host has towards there, and a random port.
+    ///
+    /// Machines have the same address, so the kernel gives them the same source ports in the same order. Two
+    /// that connect to one server at the same moment would then be given one outside port, and the kernel drops
+    /// the packet of the one that comes second.
     pub(crate) fn masquerade(self) -> Self {
-        self.expression("masq", |data| data)
+        // `NF_NAT_RANGE_PROTO_RANDOM_FULLY` of `linux/netfilter/nf_nat.h`.
+        let fully_random = 1 << 4;
+        self.expression("masq", |data| data.big_endian(1, fully_random))
     }
 }

@@ -28,6 +28,8 @@ pub const HOST_LAN: Ipv4Addr = Ipv4Addr::new(192, 168, 7, 1);
 pub const LAN: Ipv4Addr = Ipv4Addr::new(192, 168, 7, 2);
 /// Within one machine everything that arrives at all arrives within this.
 pub const SHORT: Duration = Duration::from_millis(300);
+/// Less than the second after which the kernel sends a lost first packet again.
+pub const ONE_TRY: Duration = Duration::from_millis(900);
 pub const LONG: Duration = Duration::from_secs(10);
 
 /// Runs a test on a host of its own, on a runtime whose threads all stand there. Without root, or without the
@@ -219,10 +221,23 @@ pub async fn receive_udp(
     (address, receiver)
 }
 
-/// Connects from a namespace, and returns what the other end says.
+/// Connects from a namespace, and returns what the other end says. A lost packet is a failure.
 pub async fn ask_tcp(namespace: &Path, address: SocketAddr) -> io::Result<String> {
+    connect_tcp(namespace, address, ONE_TRY).await
+}
+
+/// Connects where it should not succeed.
+pub async fn try_tcp(namespace: &Path, address: SocketAddr) -> io::Result<String> {
+    connect_tcp(namespace, address, SHORT).await
+}
+
+async fn connect_tcp(
+    namespace: &Path,
+    address: SocketAddr,
+    within: Duration,
+) -> io::Result<String> {
     inside(namespace, move || {
-        let mut stream = TcpStream::connect_timeout(&address, SHORT)?;
+        let mut stream = TcpStream::connect_timeout(&address, within)?;
         stream.set_read_timeout(Some(LONG))?;
         let mut said = String::new();
         stream.read_to_string(&mut said)?;
@@ -281,4 +296,10 @@ fn metric(instance: &sprite_types::InstanceId) -> u32 {
         let digit = alphabet.find(c).expect("base 32");
         (number << 5) | u32::try_from(digit).expect("below 32")
     })
+}
+
+/// Whether the host forwards what comes in by an interface (`all`: its global switch).
+pub fn forwarding(link: &str) -> String {
+    let path = format!("/proc/sys/net/ipv4/conf/{link}/forwarding");
+    fs::read_to_string(path).expect("switch").trim().to_owned()
 }
