@@ -137,16 +137,11 @@ impl Tool {
     }
 
     /// Runs `command` to its end; its lines go to `progress`.
-    pub(crate) fn run(self, command: Command, progress: &dyn Progress) -> Result<(), ToolError> {
-        self.read(command, progress).map(drop)
-    }
-
-    /// Like [`Tool::run`], and gives back the last lines printed.
-    pub(crate) fn read(
+    pub(crate) fn run(
         self,
         mut command: Command,
         progress: &dyn Progress,
-    ) -> Result<String, ToolError> {
+    ) -> Result<(), ToolError> {
         let failed = |source| ToolError::Run {
             tool: self.name,
             source,
@@ -162,7 +157,7 @@ impl Tool {
         let status = child.wait().map_err(failed)?;
         let tail = tail.map_err(failed)?;
         if status.success() {
-            Ok(tail)
+            Ok(())
         } else {
             Err(ToolError::Failed {
                 tool: self.name,
@@ -170,6 +165,23 @@ impl Tool {
                 tail,
             })
         }
+    }
+
+    /// Runs a `command` that answers in a few lines, and gives back its standard output.
+    pub(crate) fn ask(self, mut command: Command) -> Result<String, ToolError> {
+        let output = command.output().map_err(|source| ToolError::Run {
+            tool: self.name,
+            source,
+        })?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        let tail = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        Err(ToolError::Failed {
+            tool: self.name,
+            status: output.status,
+            tail,
+        })
     }
 }
 
@@ -247,6 +259,13 @@ mod tests {
         command
     }
 
+    fn told(script: &str) -> String {
+        match SHELL.run(shell(script), &Silent) {
+            Err(ToolError::Failed { tail, .. }) => tail,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn a_failure_repeats_the_last_words() {
         let error = SHELL
@@ -258,8 +277,8 @@ mod tests {
 
     #[test]
     fn endless_lines_and_much_output_are_bounded() {
-        let script = "head -c 300000 /dev/zero | tr '\\0' x; seq 100000";
-        let tail = SHELL.read(shell(script), &Silent).expect("success");
+        let script = "head -c 300000 /dev/zero | tr '\\0' x; seq 100000; exit 1";
+        let tail = told(script);
         assert!(tail.len() <= TAIL_LINES * (LONGEST_LINE + 1));
         assert!(tail.ends_with("99999\n100000"));
     }

@@ -331,6 +331,32 @@ fn damaged_and_foreign_files_are_refused_by_name() {
 }
 
 #[test]
+fn builds_of_one_image_at_once_make_it_once() {
+    if !is_root() {
+        return;
+    }
+    let home = tempfile::tempdir().expect("a directory");
+    let cache = home.path().join("cache");
+    let recipe = Recipe::tar(&tarball(home.path(), SMALL_SYSTEM, &["."])).expect("a recipe");
+    let steps = Steps::default();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| image::build(&recipe, &cache, &steps).expect("build the image"));
+        }
+    });
+    let steps = steps.0.into_inner().expect("no panic while it was held");
+    assert_eq!(
+        steps
+            .iter()
+            .filter(|step| *step == "write the image")
+            .count(),
+        1,
+        "{steps:?}"
+    );
+    assert_eq!(image::cached(&cache).expect("list").len(), 1);
+}
+
+#[test]
 fn what_a_dead_build_left_is_swept_and_a_living_one_is_not() {
     if !is_root() {
         return;

@@ -456,6 +456,45 @@ fn many_creates_at_once_all_succeed() {
     assert_eq!(pool.disks().expect("list").len(), 50);
 }
 
+/// Not a test of its own: the process of [`without_root_and_reflink_the_remedy_is_named`].
+#[test]
+fn opener_without_root() {
+    let Some(home) = std::env::var_os("SPRITE_DISK_TEST_OPENER") else {
+        return;
+    };
+    match Pool::open(&PoolOptions::new(home), &Silent) {
+        Ok(pool) => println!("opened a {:?}", pool.backing()),
+        Err(error) => println!("refused: {error}"),
+    }
+}
+
+#[test]
+fn without_root_and_reflink_the_remedy_is_named() {
+    if !is_root() {
+        return;
+    }
+    let home = Home::new();
+    let program = home.path().join("program");
+    fs::copy(std::env::current_exe().expect("this program"), &program).expect("copy");
+    let data_dir = home.path().join("data");
+    fs::create_dir(&data_dir).expect("a directory");
+    for path in [home.path(), &data_dir] {
+        std::os::unix::fs::chown(path, Some(65534), Some(65534)).expect("chown");
+    }
+    let output = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+        .arg(&program)
+        .args(["--exact", "opener_without_root", "--nocapture"])
+        .env("SPRITE_DISK_TEST_OPENER", &data_dir)
+        .output()
+        .expect("setpriv");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let remedy = text.contains("refused: ")
+        && text.contains("start as root, or put the data directory on XFS");
+    assert!(remedy || text.contains("opened a Directory"), "{output:?}");
+    assert!(!data_dir.join("pool.xfs").exists());
+}
+
 #[test]
 fn a_directory_without_reflink_gets_a_file_of_its_own() {
     if !is_root() {

@@ -8,6 +8,9 @@ work=$(dirname "$0")
 # Recommended packages were left out of the image. Whoever installs more gets what Debian recommends.
 rm -f "$root/etc/apt/apt.conf.d/99mmdebstrap"
 
+# What was installed at risk is synced with the image; what a sprite installs is synced by dpkg.
+sed -i '/^force-unsafe-io$/d' "$root/etc/dpkg/dpkg.cfg.d/99mmdebstrap"
+
 if ls "$work"/certificates/*.crt >/dev/null 2>&1; then
     mkdir -p "$root/usr/local/share/ca-certificates"
     cp "$work"/certificates/*.crt "$root/usr/local/share/ca-certificates/"

@@ -4,16 +4,15 @@
 //! or is asked to trust by installing its keyring; still mmdebstrap gets namespaces of its own, so that nothing
 //! that it mounts or starts outlives this process.
 
-use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use super::bootstrap::{self, Bootstrap};
 use super::build::WorkDirectory;
-use super::{HostTrust, NodeError, Suite, Variant, mirror, node};
+use super::{HostTrust, NodeError, Suite, Variant, node};
 use crate::progress::Progress;
-use crate::tool::{self, ToolError};
+use crate::tool::ToolError;
 
 /// What a sprite cannot run without.
 const MINIMAL: [&str; 13] = [
@@ -68,9 +67,6 @@ const LEFT_OUT: [&str; 8] = [
 
 const CUSTOMIZE: &str = include_str!("customize.sh");
 
-/// The keys by which apt checks the archive. Ubuntu does not have them by itself.
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-
 /// Why Debian could not be installed.
 #[derive(Debug, thiserror::Error)]
 pub enum DebianError {
@@ -116,57 +112,31 @@ pub(super) fn install(
     work: &WorkDirectory,
     progress: &dyn Progress,
 ) -> Result<(), DebianError> {
-    // All that may be missing, before anything is fetched.
-    let program = tool::MMDEBSTRAP.find()?;
-    if !Path::new(KEYRING).exists() {
-        let package = "debian-archive-keyring";
-        return Err(ToolError::Missing {
-            tool: package,
-            package,
-        }
-        .into());
-    }
+    bootstrap::check_tools()?;
     let script = work.path().join("customize.sh");
-    write_program(&script, CUSTOMIZE)?;
+    bootstrap::write_script(&script, CUSTOMIZE).map_err(|source| DebianError::Write {
+        path: script.clone(),
+        source,
+    })?;
     lay_out_certificates(trust, work)?;
     match variant {
         Variant::Default => node::fetch(suite, work, progress)?,
         Variant::Minimal => {}
     }
+    let packages = packages(variant);
     progress.step(&format!(
         "install Debian {} ({} packages and what they need)",
         suite.as_str(),
-        { packages(variant).len() }
+        packages.len()
     ));
-    let mut command = tool::confined(program.as_os_str(), &[])?;
-    command.args(["--mode=root", "--variant=apt", "--format=directory"]);
-    command.arg("--aptopt=APT::Install-Recommends \"false\"");
-    command.args(LEFT_OUT.iter().map(|line| format!("--dpkgopt={line}")));
-    command.arg(format!("--include={}", packages(variant).join(",")));
-    command
-        .arg(customize(&script))
-        .arg(suite.as_str())
-        .arg(work.tree());
-    // After the target; without any, mmdebstrap uses the archive's own front.
-    command.args(mirror::sources(suite.as_str()));
-    Ok(tool::MMDEBSTRAP.run(command, progress)?)
-}
-
-/// The option that has mmdebstrap run a script of ours; it is not read by a shell.
-pub(super) fn customize(script: &Path) -> OsString {
-    let mut option = OsString::from("--customize-hook=");
-    option.push(script);
-    option
-}
-
-/// Writes a script for mmdebstrap to run. It finds what it needs beside itself.
-pub(super) fn write_program(path: &Path, text: &str) -> Result<(), DebianError> {
-    fs::write(path, text)
-        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o700)))
-        .map_err(|source| DebianError::Write {
-            path: path.to_owned(),
-            source,
-        })
+    let bootstrap = Bootstrap {
+        suite,
+        packages: &packages,
+        dpkg_options: &LEFT_OUT,
+        script: &script,
+        target: Some(work.tree()),
+    };
+    Ok(bootstrap.run(work, progress)?)
 }
 
 /// Puts the host's own certificates where the script finds them, under names of ours.

@@ -5,10 +5,10 @@ root=$1
 out=$(dirname "$0")
 
 pack() {
-    if [ -e /etc/ssl/certs/ca-certificates.crt ]; then
-        cp /etc/ssl/certs/ca-certificates.crt "$root/tmp/host.crt"
-    fi
-    chroot "$root" sh -c 'cd /tmp && if [ -e host.crt ]; then export npm_config_cafile=/tmp/host.crt; fi &&
-        npm pack --silent --ignore-scripts "$@"' pack "$@"
+    # A proxy may stand before the registry that only this host knows to trust.
+    cp /etc/ssl/certs/ca-certificates.crt "$root/tmp/trusted.crt" || : >"$root/tmp/trusted.crt"
+    chroot "$root" env HOME=/tmp npm_config_cafile=/tmp/trusted.crt NODE_EXTRA_CA_CERTS=/tmp/trusted.crt \
+        COREPACK_ENABLE_DOWNLOAD_PROMPT=0 \
+        sh -euc 'cd /tmp && corepack npm@11 pack --silent --ignore-scripts "$@"' pack "$@"
     mv "$root"/tmp/*.tgz "$out/"
 }

@@ -5,8 +5,7 @@
 use std::collections::HashMap;
 use std::fs;
 
-use crate::progress::Silent;
-use crate::tool;
+use crate::tool::{self, ToolError};
 
 /// What apt is asked to tell of each of its sources. Fields that it does not know stay as they are written here,
 /// and it knows `ORIGIN` and `LABEL` only after an `apt-get update`.
@@ -23,11 +22,24 @@ pub(super) fn sources(suite: &str) -> Vec<String> {
     let Some(codename) = release.get("VERSION_CODENAME") else {
         return Vec::new();
     };
-    let targets = tool::APT_GET.command().and_then(|mut command| {
-        command.args(["indextargets", "--format", FORMAT, "Created-By: Packages"]);
-        tool::APT_GET.read(command, &Silent)
-    });
+    // On a machine that never ran `apt-get update`, apt tells its sources only where it need not say more.
+    let targets = [
+        &[][..],
+        &["-o", "APT::Get::IndexTargets::ReleaseInfo=false"][..],
+    ]
+    .into_iter()
+    .filter_map(|options| ask(options).ok())
+    .find(|targets| !targets.trim().is_empty());
     choose(&targets.unwrap_or_default(), codename, suite)
+}
+
+fn ask(options: &[&str]) -> Result<String, ToolError> {
+    let mut command = tool::APT_GET.command()?;
+    command
+        .arg("indextargets")
+        .args(options)
+        .args(["--format", FORMAT, "Created-By: Packages"]);
+    tool::APT_GET.ask(command)
 }
 
 /// `KEY=value` lines, values perhaps in quotes. Source: os-release(5).

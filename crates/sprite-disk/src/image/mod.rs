@@ -11,6 +11,7 @@
 
 mod account;
 mod archive;
+mod bootstrap;
 mod build;
 mod debian;
 mod finish;

@@ -95,7 +95,10 @@ impl Pool {
             source,
         };
         if path.try_exists().map_err(failed)? {
-            // Perhaps made by a process that died before it could make the name durable.
+            // Perhaps made by a process that died before it could make it durable.
+            fs::File::open(&path)
+                .and_then(|disk| disk.sync_all())
+                .map_err(failed)?;
             durable::sync_parent(&path).map_err(failed)?;
             return Ok(path);
         }

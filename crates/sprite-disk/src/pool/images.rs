@@ -272,7 +272,7 @@ fn smallest_gb(image: &File) -> Result<u32, SizedImageError> {
     const ROOM: u64 = 64 << 20;
     let mut command = tool::RESIZE2FS.command()?;
     command.arg("-P").arg(path_of(image));
-    let said = tool::RESIZE2FS.read(command, &Silent)?;
+    let said = tool::RESIZE2FS.ask(command)?;
     let blocks = said
         .rsplit(' ')
         .next()

@@ -67,7 +67,7 @@ pub enum Layout {
 /// The open pool. Clones share it.
 ///
 /// The value's end does not unmount anything: machines may run on the pool, and they outlive this process.
-/// Source: `Pool::close` unmounts.
+/// [`Pool::close`] unmounts.
 #[derive(Debug, Clone)]
 pub struct Pool {
     inner: Arc<Inner>,
