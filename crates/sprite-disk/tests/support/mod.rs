@@ -3,11 +3,12 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use sprite_disk::{ImageId, Pool};
+use sprite_disk::{ImageId, Layout, OpenPoolError, Pool, PoolOptions, Silent};
 
 /// Whether this test can run; if not, says why.
 pub fn is_root() -> bool {
@@ -25,6 +26,8 @@ pub fn image_id(letter: char) -> ImageId {
         .parse()
         .expect("hexadecimal digits")
 }
+
+const GB: u64 = 1 << 30;
 
 /// A data directory that leaves nothing on the host.
 pub struct Home(tempfile::TempDir);
@@ -118,4 +121,39 @@ pub fn eventually(what: &str, mut state: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "not within 20 s: {what}");
         std::thread::yield_now();
     }
+}
+
+/// Opened as it would be on a host whose file system has no reflink.
+pub fn open(data_dir: &Path) -> Result<Pool, OpenPoolError> {
+    let layout = Layout::File { bytes: 2 * GB };
+    Pool::open(
+        &PoolOptions {
+            data_dir: data_dir.to_owned(),
+            layout,
+        },
+        &Silent,
+    )
+}
+
+/// A pool with an image in it.
+pub fn pool_with_image(home: &Home) -> (Pool, ImageId) {
+    let pool = open(home.path()).expect("open the pool");
+    let id = image_id('a');
+    pool.import_image(&id, &home.image(), &Silent)
+        .expect("import the image");
+    (pool, id)
+}
+
+pub fn write(path: &Path, at: u64, bytes: &[u8]) {
+    let file = File::options().write(true).open(path).expect("open a disk");
+    file.write_all_at(bytes, at).expect("write to a disk");
+    file.sync_all().expect("sync a disk");
+}
+
+pub fn read(path: &Path, at: u64, count: usize) -> Vec<u8> {
+    let mut bytes = vec![0; count];
+    File::open(path)
+        .and_then(|file| file.read_exact_at(&mut bytes, at))
+        .expect("read a disk");
+    bytes
 }
