@@ -24,7 +24,7 @@ use crate::url::{ServerUrl, ServerUrlError, Target};
 /// Longest request target. Source: the `http` crate, whose URIs end below 64 KiB; servers commonly allow less.
 const TARGET_LIMIT: usize = 65_000;
 /// How long one call may be told "the sprite is starting, try again" before that is its result.
-const STARTING_LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const STARTING_LIMIT: Duration = Duration::from_secs(60);
 /// Longest pause between two tries, whatever the server asks for.
 const RETRY_PAUSE_LIMIT: Duration = Duration::from_secs(10);
 
@@ -164,6 +164,12 @@ impl ClientBuilder {
     }
 }
 
+/// How long to wait before a sprite that starts is asked again; `None` for every other refusal.
+pub(crate) fn starting_pause(refusal: &ApiError) -> Option<Duration> {
+    let asked = refusal.retry_after.unwrap_or(Duration::from_secs(1));
+    (refusal.code == "sprite_starting").then_some(asked.min(RETRY_PAUSE_LIMIT))
+}
+
 /// One request, ready to be sent, and sent again.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
@@ -229,6 +235,11 @@ impl Client {
         &self.inner.connector
     }
 
+    /// How long the server may take to begin an answer.
+    pub(crate) fn answer_timeout(&self) -> Duration {
+        self.inner.answer_timeout
+    }
+
     /// The headers that every request has, `Host` among them.
     pub(crate) fn standing_headers(&self) -> Result<HeaderMap, Error> {
         let host = HeaderValue::try_from(self.inner.server.authority()).map_err(|source| {
@@ -258,13 +269,10 @@ impl Client {
                 return Ok(response);
             }
             let refusal = self.refusal(response, call).await?;
-            let pause = refusal
-                .retry_after
-                .unwrap_or(Duration::from_secs(1))
-                .min(RETRY_PAUSE_LIMIT);
-            if refusal.code != "sprite_starting" || Instant::now() + pause > give_up {
-                return Err(refusal.into());
-            }
+            let pause = match starting_pause(&refusal) {
+                Some(pause) if Instant::now() + pause <= give_up => pause,
+                Some(_) | None => return Err(refusal.into()),
+            };
             tokio::time::sleep(pause).await;
         }
     }

@@ -169,7 +169,7 @@ impl AsyncWrite for Transport {
 
 /// A [`Transport`] as hyper's pool wants it.
 #[derive(Debug)]
-pub(crate) struct Pooled(pub(crate) TokioIo<Transport>);
+pub(crate) struct Pooled(TokioIo<Transport>);
 
 impl Connection for Pooled {
     fn connected(&self) -> Connected {

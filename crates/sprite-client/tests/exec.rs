@@ -511,26 +511,73 @@ async fn a_refused_start_tells_the_servers_reason() {
 }
 
 #[tokio::test]
-async fn a_command_line_that_cannot_be_sent_is_refused_before_it_is() {
-    let fake = Fake::start(|_, conn| async move { conn.reply(500, "").await }).await;
+async fn a_long_command_line_is_sent_and_one_that_cannot_be_is_refused_before_it_is() {
+    let (fake, sprite) = playing(false, |mut socket| async move {
+        binary(&mut socket, b"\x03\x00").await;
+        closed_by_client(&mut socket).await;
+    })
+    .await;
+    let many = (0..10_000).map(|n| (format!("VARIABLE_{n}"), "value"));
+    let status = sprite
+        .command("env")
+        .envs(many)
+        .status()
+        .await
+        .expect("ran");
+    assert!(status.success());
+    assert_eq!(fake.seen()[0].query("env").len(), 10_000);
+
+    let error = sprite
+        .command("x")
+        .arg("y".repeat(5 << 20))
+        .status()
+        .await
+        .expect_err("too long");
+    assert!(
+        error.to_string().contains("at most 4194304 can be sent"),
+        "{error}"
+    );
+    let error = sprite
+        .command("env")
+        .env("A=B", "x")
+        .status()
+        .await
+        .expect_err("not a name");
+    assert!(
+        error.to_string().contains("cannot name a variable"),
+        "{error}"
+    );
+    assert_eq!(fake.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn a_sprite_that_starts_is_waited_for() {
+    let asked = std::sync::atomic::AtomicBool::new(false);
+    let fake = Fake::start(move |seen, conn| {
+        let first = !asked.swap(true, std::sync::atomic::Ordering::SeqCst);
+        async move {
+            if first {
+                let starting = r#"{"error":"sprite_starting","retry_after_seconds":0}"#;
+                return conn.reply(503, starting).await;
+            }
+            let mut socket = conn.websocket(&seen).await;
+            binary(&mut socket, b"\x03\x00").await;
+            closed_by_client(&mut socket).await;
+            None
+        }
+    })
+    .await;
     let sprite = Client::new(&fake.url(), "t")
         .expect("a usable address")
         .sprite("a");
-    let many = (0..10_000).map(|n| (format!("VARIABLE_{n}"), "value"));
-    let error = sprite
-        .command("env")
-        .envs(many)
-        .output()
-        .await
-        .expect_err("too long");
-    assert!(error.to_string().contains("at most 65000"), "{error}");
-    sprite
-        .command("env")
-        .env("A=B", "x")
-        .output()
-        .await
-        .expect_err("not a name");
-    assert!(fake.seen().is_empty());
+    assert!(
+        sprite
+            .command("true")
+            .status()
+            .await
+            .expect("in the end")
+            .success()
+    );
 }
 
 /// Behaviour reference §1.4.6: one chunk is one frame, wherever the network cuts.

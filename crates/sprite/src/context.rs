@@ -48,32 +48,38 @@ pub(crate) struct Global {
 #[derive(Debug, Clone)]
 pub(crate) struct Surroundings {
     pub(crate) home: Option<PathBuf>,
-    dir: PathBuf,
+    dir: Option<PathBuf>,
     url: Option<(&'static str, String)>,
     token: Option<String>,
     org: Option<String>,
 }
 
 impl Surroundings {
-    pub(crate) fn read() -> Result<Self, Failure> {
+    pub(crate) fn read() -> Self {
         let url = ["SPRITE_URL", "SPRITES_API_URL"]
             .into_iter()
             .find_map(|name| variable(name).map(|value| (name, value)));
-        let dir = env::current_dir().map_err(|error| Failure::caused("where are we", &error))?;
-        Ok(Self {
+        Self {
             home: env::var_os("HOME")
                 .filter(|home| !home.is_empty())
                 .map(PathBuf::from),
-            dir,
+            // A directory that was removed under us has no sprite of its own; the rest works all the same.
+            dir: env::current_dir().ok(),
             url,
             token: variable("SPRITE_TOKEN"),
             org: variable("SPRITE_ORG"),
-        })
+        }
     }
 
     /// The directory that the command runs in.
-    pub(crate) fn dir(&self) -> &Path {
-        &self.dir
+    pub(crate) fn dir(&self) -> Result<&Path, Failure> {
+        let dir = self.dir.as_deref();
+        dir.ok_or_else(|| Failure::new("the directory that this runs in cannot be found"))
+    }
+
+    /// What the directory has chosen.
+    fn project(&self) -> Result<Option<Project>, ConfigError> {
+        self.dir.as_deref().map_or(Ok(None), Project::find)
     }
 
     /// Where logins are kept.
@@ -139,9 +145,9 @@ pub(crate) struct Context {
 impl Context {
     /// Finds the server, the organisation and its token. Nothing is sent.
     pub(crate) fn open(global: Global) -> Result<Self, Failure> {
-        let surroundings = Surroundings::read()?;
+        let surroundings = Surroundings::read();
         let file = surroundings.logins()?;
-        let project = Project::find(surroundings.dir())?;
+        let project = surroundings.project()?;
         let server = surroundings.server(&file)?;
         let wanted = global.org.clone().or_else(|| surroundings.org.clone());
         let (org, token) = match &surroundings.token {
@@ -177,7 +183,7 @@ impl Context {
         &self.client
     }
 
-    pub(crate) fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> Result<&Path, Failure> {
         self.surroundings.dir()
     }
 

@@ -434,10 +434,14 @@ async fn the_command_is_told_that_nobody_reads() {
         }
     })
     .await;
-    let mut child = Home::of(&fake).spawn(&["exec", "-s", "a", "--", "yes"]);
+    let home = Home::of(&fake);
+    let mut child = home.spawn(&["exec", "-s", "a", "--", "yes"]);
     drop(child.stdout.take());
+    let first = tokio::time::timeout(Duration::from_secs(20), told.recv())
+        .await
+        .expect("it is told");
     assert_eq!(
-        told.recv().await.as_deref(),
+        first.as_deref(),
         Some(r#"{"type":"signal","signal":"PIPE"}"#)
     );
 }

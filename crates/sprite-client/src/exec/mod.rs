@@ -15,6 +15,7 @@ mod command;
 mod frame;
 mod link;
 mod post;
+mod request;
 mod stream;
 mod upgrade;
 

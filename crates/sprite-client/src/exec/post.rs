@@ -1,38 +1,26 @@
 //! A command over one HTTP request. Source: behaviour reference §1.4.6.
 //!
-//! The request is written by hand on a connection of its own, because the answer's chunk boundaries matter (see
-//! [`chunked`](super::chunked)). The body is sent by a task while the answer is read: a command may write before
-//! it has read all.
+//! The body is sent by a task while the answer is read: a command may write before it has read all.
 
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
-use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
-use hyper::header::{HeaderName, HeaderValue};
-use hyper::{HeaderMap, Method, StatusCode};
+use bytes::{Bytes, BytesMut};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, TRANSFER_ENCODING};
+use hyper::{HeaderMap, Method};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::chunked::{self, Step};
+use super::request::{is_chunked, read_head, read_refusal, send_head};
 use super::{ExecError, ExitStatus};
 use crate::client::{Call, Client};
 use crate::connect::Transport;
-use crate::error::{ApiError, Error};
+use crate::error::Error;
 use crate::url::Target;
 
-/// How long the server may take to begin its answer: it may have to wake the sprite.
-const HEAD_LIMIT: Duration = Duration::from_secs(120);
-/// Largest head of an answer.
-const HEAD_BYTES: usize = 64 << 10;
-/// Most headers of an answer.
-const HEADERS: usize = 100;
-/// Largest body of an answer that says no.
-const REFUSAL_BYTES: usize = 64 << 10;
 /// Bytes of input read and sent at once.
 const INPUT_CHUNK: usize = 64 << 10;
 /// Room for each read of the answer.
@@ -86,15 +74,11 @@ impl PostExec {
         target: Target,
         body: PostBody,
     ) -> Result<Self, ExecError> {
-        let call = Call::new(Method::POST, target);
-        let head = request_head(client, &call, &body)?;
+        let mut call = Call::new(Method::POST, target);
+        call.headers = body_headers(&body);
         let transport = client.connector().connect().await?;
         let (answer, mut request) = tokio::io::split(transport);
-        let lost = |source: io::Error| Error::Exchange {
-            server: client.server().clone(),
-            source: Arc::new(source),
-        };
-        request.write_all(&head).await.map_err(lost)?;
+        send_head(client, &call, &mut request).await?;
         let (input_failed, input_error) = oneshot::channel();
         let sender = tokio::spawn(send_body(request, body, input_failed));
         let mut exec = Self {
@@ -104,19 +88,11 @@ impl PostExec {
             input_error,
             _sender: AbortOnDropHandle::new(sender),
         };
-        let (status, headers) =
-            timeout(HEAD_LIMIT, exec.read_head(&lost))
-                .await
-                .map_err(|_| Error::TimedOut {
-                    what: "the server's answer",
-                    after: HEAD_LIMIT,
-                })??;
+        let (answer, buffer) = (&mut exec.answer, &mut exec.buffer);
+        let (status, headers) = read_head(client, answer, buffer).await?;
         if !status.is_success() {
-            let body = timeout(Duration::from_secs(10), exec.read_refusal(&headers)).await;
-            let body = body.unwrap_or_default();
-            return Err(
-                Error::from(ApiError::read(status, &headers, &body, call.summary())).into(),
-            );
+            let refusal = read_refusal(&call, status, &headers, answer, buffer).await;
+            return Err(Error::from(refusal).into());
         }
         if !is_chunked(&headers) {
             let reason =
@@ -171,58 +147,6 @@ impl PostExec {
             Err(error) => Err(lost(error.to_string())),
         }
     }
-
-    async fn read_head(
-        &mut self,
-        lost: &impl Fn(io::Error) -> Error,
-    ) -> Result<(StatusCode, HeaderMap), Error> {
-        loop {
-            if let Some((len, status, headers)) = parse_head(&self.buffer)? {
-                self.buffer.advance(len);
-                // 1xx announces another head.
-                if !status.is_informational() {
-                    return Ok((status, headers));
-                }
-                continue;
-            }
-            if self.buffer.len() > HEAD_BYTES {
-                return Err(Error::TooLarge { limit: HEAD_BYTES });
-            }
-            if self.answer.read_buf(&mut self.buffer).await.map_err(lost)? == 0 {
-                return Err(lost(io::ErrorKind::UnexpectedEof.into()));
-            }
-        }
-    }
-
-    /// The body of an answer that says no, as far as it comes: it only explains.
-    async fn read_refusal(&mut self, headers: &HeaderMap) -> Vec<u8> {
-        let length = headers
-            .get(CONTENT_LENGTH)
-            .and_then(|text| text.to_str().ok()?.parse().ok());
-        let wanted = length.unwrap_or(REFUSAL_BYTES).min(REFUSAL_BYTES);
-        let mut body = Vec::new();
-        while body.len() < wanted {
-            if is_chunked(headers) {
-                match chunked::step(&mut self.buffer) {
-                    Ok(Step::Chunk(chunk)) => body.extend_from_slice(&chunk),
-                    Ok(Step::More) => {
-                        if !matches!(self.answer.read_buf(&mut self.buffer).await, Ok(1..)) {
-                            break;
-                        }
-                    }
-                    Ok(Step::Last) | Err(_) => break,
-                }
-            } else {
-                body.extend_from_slice(&self.buffer.split());
-                if body.len() < wanted
-                    && !matches!(self.answer.read_buf(&mut self.buffer).await, Ok(1..))
-                {
-                    break;
-                }
-            }
-        }
-        body
-    }
 }
 
 fn lost(reason: impl Into<String>) -> ExecError {
@@ -230,13 +154,6 @@ fn lost(reason: impl Into<String>) -> ExecError {
         session: None,
         reason: reason.into(),
     }
-}
-
-fn is_chunked(headers: &HeaderMap) -> bool {
-    let coding = headers
-        .get(TRANSFER_ENCODING)
-        .and_then(|value| value.to_str().ok());
-    coding.is_some_and(|coding| coding.trim().eq_ignore_ascii_case("chunked"))
 }
 
 /// Reads a chunk as a frame; streams to come are passed over.
@@ -256,13 +173,14 @@ fn read_frame(mut chunk: Bytes) -> Result<Option<PostFrame>, ExecError> {
     }
 }
 
-fn request_head(client: &Client, call: &Call, body: &PostBody) -> Result<Vec<u8>, Error> {
-    let mut headers = client.standing_headers()?;
-    headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    headers.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("application/octet-stream"),
-    );
+fn body_headers(body: &PostBody) -> HeaderMap {
+    let mut headers = HeaderMap::from_iter([
+        (CONNECTION, HeaderValue::from_static("close")),
+        (
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/octet-stream"),
+        ),
+    ]);
     match body {
         PostBody::Empty => headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0")),
         PostBody::Bytes(bytes) => headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len())),
@@ -270,37 +188,7 @@ fn request_head(client: &Client, call: &Call, body: &PostBody) -> Result<Vec<u8>
             headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"))
         }
     };
-    // The target is escaped and the headers are checked: neither can hold a line break.
-    let target = format!("{}{}", client.server().path(), call.target.as_str());
-    let mut head = format!("{} {target} HTTP/1.1\r\n", call.method).into_bytes();
-    for (name, value) in &headers {
-        head.extend_from_slice(name.as_str().as_bytes());
-        head.extend_from_slice(b": ");
-        head.extend_from_slice(value.as_bytes());
-        head.extend_from_slice(b"\r\n");
-    }
-    head.extend_from_slice(b"\r\n");
-    Ok(head)
-}
-
-fn parse_head(bytes: &[u8]) -> Result<Option<(usize, StatusCode, HeaderMap)>, Error> {
-    let mut room = [httparse::EMPTY_HEADER; HEADERS];
-    let mut response = httparse::Response::new(&mut room);
-    let malformed = |what: &dyn fmt::Display| Error::malformed(format!("it is not HTTP: {what}"));
-    let len = match response.parse(bytes).map_err(|error| malformed(&error))? {
-        httparse::Status::Complete(len) => len,
-        httparse::Status::Partial => return Ok(None),
-    };
-    let status = StatusCode::from_u16(response.code.unwrap_or_default())
-        .map_err(|error| malformed(&error))?;
-    let mut headers = HeaderMap::new();
-    for header in response.headers.iter() {
-        let name =
-            HeaderName::from_bytes(header.name.as_bytes()).map_err(|error| malformed(&error))?;
-        let value = HeaderValue::from_bytes(header.value).map_err(|error| malformed(&error))?;
-        headers.append(name, value);
-    }
-    Ok(Some((len, status, headers)))
+    headers
 }
 
 /// Sends the body. A write that fails is not told: the reader sees the same connection end.

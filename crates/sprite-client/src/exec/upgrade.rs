@@ -1,19 +1,19 @@
-//! From a request to a WebSocket.
+//! From a request to a WebSocket. Source: RFC 6455 §4.1.
 
+use bytes::BytesMut;
 use hyper::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY};
 use hyper::header::{SEC_WEBSOCKET_VERSION, UPGRADE};
 use hyper::{HeaderMap, Method, StatusCode};
-use std::sync::Arc;
-
+use tokio::time::{Instant, sleep};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use super::link::Socket;
-use crate::client::{Call, Client};
-use crate::connect::Pooled;
-use crate::error::Error;
+use super::request::{read_head, read_refusal, send_head};
+use crate::client::{Call, Client, STARTING_LIMIT, starting_pause};
+use crate::error::{ApiError, Error};
 use crate::url::Target;
 
 /// Largest message that is accepted. Source: behaviour reference §1.4.4 rule 7.
@@ -26,8 +26,21 @@ pub(super) struct Upgraded {
     pub(super) signals: bool,
 }
 
-/// Opens a WebSocket at `target`.
+/// Opens a WebSocket at `target`. "The sprite is starting" is waited out as for other calls.
 pub(super) async fn upgrade(client: &Client, target: Target) -> Result<Upgraded, Error> {
+    let give_up = Instant::now() + STARTING_LIMIT;
+    loop {
+        match try_upgrade(client, target.clone()).await? {
+            Ok(upgraded) => return Ok(upgraded),
+            Err(refusal) => match starting_pause(&refusal) {
+                Some(pause) if Instant::now() + pause <= give_up => sleep(pause).await,
+                Some(_) | None => return Err(refusal.into()),
+            },
+        }
+    }
+}
+
+async fn try_upgrade(client: &Client, target: Target) -> Result<Result<Upgraded, ApiError>, Error> {
     let key = generate_key();
     let mut call = Call::new(Method::GET, target);
     let header = HeaderValue::try_from(key.as_str()).expect("base64 is printable");
@@ -37,37 +50,42 @@ pub(super) async fn upgrade(client: &Client, target: Target) -> Result<Upgraded,
         (SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13")),
         (SEC_WEBSOCKET_KEY, header),
     ]);
-    let response = client.send(&call).await?;
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        if response.status().is_success() {
+    let mut io = client.connector().connect().await?;
+    send_head(client, &call, &mut io).await?;
+    let mut buffer = BytesMut::new();
+    let (status, headers) = read_head(client, &mut io, &mut buffer).await?;
+    if status != StatusCode::SWITCHING_PROTOCOLS {
+        if status.is_success() {
             return Err(Error::malformed(
                 "the server, or something before it, knows no WebSockets",
             ));
         }
-        return Err(client.refusal(response, &call).await?.into());
+        return Ok(Err(read_refusal(
+            &call,
+            status,
+            &headers,
+            &mut io,
+            &mut buffer,
+        )
+        .await));
     }
-    let accepted = response.headers().get(SEC_WEBSOCKET_ACCEPT);
+    let accepted = headers.get(SEC_WEBSOCKET_ACCEPT);
     if accepted.is_none_or(|value| value.as_bytes() != derive_accept_key(key.as_bytes()).as_bytes())
     {
         return Err(Error::malformed(
             "the WebSocket was accepted for another request",
         ));
     }
-    let signals = has_signals(response.headers());
-    let broken = |source| Error::Interrupted {
-        source: Some(Arc::new(source)),
-    };
-    let upgraded = hyper::upgrade::on(response).await.map_err(broken)?;
-    let parts = upgraded
-        .downcast::<Pooled>()
-        .map_err(|_| Error::malformed("the connection is not one that this client made"))?;
     let config = WebSocketConfig::default()
         .max_message_size(Some(MESSAGE_LIMIT))
         .max_frame_size(Some(MESSAGE_LIMIT));
-    let (io, read_already) = (parts.io.0.into_inner(), parts.read_buf.to_vec());
+    let read_already = buffer.to_vec();
     let socket =
         WebSocketStream::from_partially_read(io, read_already, Role::Client, Some(config)).await;
-    Ok(Upgraded { socket, signals })
+    Ok(Ok(Upgraded {
+        socket,
+        signals: has_signals(&headers),
+    }))
 }
 
 fn has_signals(headers: &HeaderMap) -> bool {

@@ -45,7 +45,7 @@ struct Setup {
 
 pub(crate) async fn run(args: Args, global: &Global) -> Result<u8, Failure> {
     let AuthCommand::Setup(Setup { url, token }) = args.command;
-    let surroundings = Surroundings::read()?;
+    let surroundings = Surroundings::read();
     let server = server_or_default(url.as_deref(), &surroundings)?;
     let token = match token.as_str() {
         "-" => read_token().await?,

@@ -23,7 +23,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, global: &Global) -> Result<u8, Failure> {
-    let surroundings = Surroundings::read()?;
+    let surroundings = Surroundings::read();
     let server = auth::server_or_default(args.url.as_deref(), &surroundings)?;
     let org = global.org.as_deref().unwrap_or("personal");
     if !io::stdin().is_terminal() {

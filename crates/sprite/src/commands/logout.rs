@@ -21,7 +21,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, global: &Global) -> Result<u8, Failure> {
-    let surroundings = Surroundings::read()?;
+    let surroundings = Surroundings::read();
     let path = surroundings.logins_path()?;
     let servers = if args.all {
         let logins = SpritesFile::read(&path)?.logins();

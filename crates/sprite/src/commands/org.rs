@@ -60,7 +60,7 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<u8, Failure> {
 }
 
 fn list(global: &Global) -> Result<u8, Failure> {
-    let logins = Surroundings::read()?.logins()?.logins();
+    let logins = Surroundings::read().logins()?.logins();
     if global.json {
         let all = logins.iter().map(|login| {
             json!({"organization": login.org, "url": login.url, "current": login.current, "has_token": login.has_token})
@@ -109,7 +109,7 @@ async fn info(context: Context) -> Result<u8, Failure> {
 }
 
 fn use_org(args: &Use) -> Result<u8, Failure> {
-    let surroundings = Surroundings::read()?;
+    let surroundings = Surroundings::read();
     let server = auth::server_or_default(args.url.as_deref(), &surroundings)?;
     let known = SpritesFile::change(&surroundings.logins_path()?, |file| {
         let known = file.org_names(&server).contains(&args.name.as_str());

@@ -26,8 +26,8 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: &Args, global: &Global) -> Result<u8, Failure> {
     if args.unset {
-        let surroundings = Surroundings::read()?;
-        let was_set = Project::unset(surroundings.dir())?;
+        let surroundings = Surroundings::read();
+        let was_set = Project::unset(surroundings.dir()?)?;
         show::note(if was_set {
             "this directory has no sprite any more"
         } else {
@@ -50,7 +50,7 @@ pub(crate) async fn run(args: &Args, global: &Global) -> Result<u8, Failure> {
             ));
         }
     }
-    let path = Project::choose(context.dir(), &context.org, &name)?;
+    let path = Project::choose(context.dir()?, &context.org, &name)?;
     show::note(&format!(
         "{} now works with {name}",
         path.parent().unwrap_or(&path).display()

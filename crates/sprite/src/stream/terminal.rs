@@ -96,8 +96,9 @@ pub(crate) async fn hidden_line(prompt: &str) -> io::Result<String> {
     let mut terminations = signal(SignalKind::terminate())?;
     let mut hangups = signal(SignalKind::hangup())?;
     let mut quits = signal(SignalKind::quit())?;
-    write!(io::stderr(), "{prompt}")?;
+    // First silent, then asking: whoever types at once is not shown either.
     let silent = Changed::silent()?;
+    write!(io::stderr(), "{prompt}")?;
     let (teller, line) = oneshot::channel();
     // A thread that ends with the process: a read of a terminal cannot be called back.
     let reading = move || {
