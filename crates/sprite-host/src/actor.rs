@@ -228,7 +228,8 @@ impl Actor {
         self.act(actions);
         loop {
             if self.closed && self.operation.is_none() {
-                return;
+                // Whoever waits in the mailbox sees it dropped: the host closes.
+                return self.ctx.shared.registry.strike_out(self.ctx.sprite.id);
             }
             if self.state.forgettable()
                 && self

@@ -142,6 +142,11 @@ impl Registry {
         true
     }
 
+    /// Strikes the task out, whatever waits in its mailbox. Only while the host closes: no other comes.
+    pub(crate) fn strike_out(&self, sprite: SpriteId) {
+        self.table().mailboxes.remove(&sprite);
+    }
+
     /// Refuses every new task and message from now on; the mailboxes of the tasks there are.
     pub(crate) fn close(&self) -> Vec<mpsc::Sender<Message>> {
         let mut table = self.table();

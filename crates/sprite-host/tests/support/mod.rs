@@ -77,6 +77,9 @@ pub async fn until_in_agreement(test: &TestHost) {
 }
 
 async fn disagreement(test: &TestHost) -> Option<String> {
+    // Whoever is being created or destroyed has a task, and no machine for long. Looked at first: what is under
+    // way then may be done when the rest is looked at.
+    let active = test.host.active();
     let sprites = all(&test.host, &test.principal.org).await;
     let rows: BTreeSet<SpriteId> = sprites.iter().map(|sprite| sprite.id).collect();
     let disks: BTreeSet<SpriteId> = test
@@ -116,6 +119,9 @@ async fn disagreement(test: &TestHost) -> Option<String> {
         .collect();
     if machines != expected {
         return Some(format!("machines {machines:?}, expected {expected:?}"));
+    }
+    if active != expected.len() {
+        return Some(format!("{active} tasks, {} machines", expected.len()));
     }
     None
 }
