@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn lengths_are_checked_before_allocation() {
-        for length in [0u32, MAX_FRAME as u32 + 1, u32::MAX] {
+        for length in [0u32, u32::try_from(MAX_FRAME + 1).expect("fits"), u32::MAX] {
             let mut wire = BytesMut::new();
             wire.put_u32_le(length);
             wire.put_u8(KIND_STDOUT);

@@ -38,6 +38,7 @@ pub(crate) async fn serve(flags: Box<ServeFlags>) -> Result<(), Failure> {
         return Err(Failure::plain("only root can make machines").hint("type: sudo sprited serve"));
     }
     choose_driver(config.driver)?;
+    raise_open_files();
     // Whoever asks us to stop while we start is heard when we have.
     let mut stop = Stop::listen().map_err(|error| Failure::new("listen for signals", &error))?;
     let data = DataDir::open(&config.data_dir)?;
@@ -103,6 +104,19 @@ impl Stop {
             _ = self.term.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+/// Connections, streams and name servers of many machines take more descriptors than shells allow by default.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit on open files stays low");
     }
 }
 

@@ -28,7 +28,8 @@ pub trait Connect: Send + Sync + 'static {
     /// A fresh transport to the agent.
     ///
     /// # Errors
-    /// The agent cannot be reached now.
+    /// The agent cannot be reached now. An error of the kind [`io::ErrorKind::NotConnected`] says that it never
+    /// will be: the machine has ended, and so do its streams, at once.
     async fn connect(&self) -> io::Result<BoxedTransport>;
 }
 
@@ -80,6 +81,9 @@ async fn drive(shared: Arc<Shared>, connect: Arc<dyn Connect>, epoch: Epoch, str
                     return shared.fail(LinkError::Gone("agent lost the stream".to_owned()));
                 }
                 "agent did not know the stream yet".to_owned()
+            }
+            Err(HandshakeError::Io(error)) if error.kind() == io::ErrorKind::NotConnected => {
+                return shared.fail(LinkError::Gone(error.to_string()));
             }
             Err(HandshakeError::Io(error)) => error.to_string(),
             Err(refused) => return shared.fail(LinkError::Gone(refused.to_string())),

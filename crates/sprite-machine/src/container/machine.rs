@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use sprite_agent_api::link::{BoxedTransport, Connect};
 use tokio::io::Interest;
@@ -57,6 +58,10 @@ impl ContainerMachine {
         if ProcessMark::of(mark.pid).ok() != Some(mark) {
             return Ok(None);
         }
+        // One that ended but was not reaped by the host's init yet still has its id and its start.
+        if has_ended(&pidfd).map_err(step("look at the agent's process"))? {
+            return Ok(None);
+        }
         // SAFETY: the descriptor is owned by the `AsyncFd`, so it stays open and its own for as long as that.
         let agent = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
         let agent = agent.map_err(|error| step("watch the agent")(error.into()))?;
@@ -80,8 +85,14 @@ impl ContainerMachine {
 impl Connect for ContainerMachine {
     async fn connect(&self) -> io::Result<BoxedTransport> {
         let socket = self.shared.records.socket(self.record.identity.machine);
-        let stream = tokio::net::UnixStream::connect(socket).await?;
-        Ok(Box::new(stream))
+        match tokio::net::UnixStream::connect(socket).await {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(_) if has_ended(self.agent.get_ref())? => Err(io::Error::new(
+                io::ErrorKind::NotConnected,
+                "the machine has ended",
+            )),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -139,6 +150,12 @@ impl Machine for ContainerMachine {
     async fn statistics(&self) -> Result<Statistics, MachineError> {
         self.shared.cgroups.statistics(&self.record.group())
     }
+}
+
+/// Whether a process has ended, reaped or not.
+fn has_ended(pidfd: &OwnedFd) -> io::Result<bool> {
+    let mut polled = [PollFd::new(pidfd, PollFlags::IN)];
+    Ok(rustix::event::poll(&mut polled, Some(&Timespec::default()))? > 0)
 }
 
 /// Removes what a machine has on the host; its record goes last. Idempotent.

@@ -139,13 +139,9 @@ impl MachineDriver for ContainerDriver {
         let mut slots = Vec::new();
         let mut groups = Vec::new();
         for record in self.shared.records.all()? {
-            match ContainerMachine::open(&self.shared, &record)? {
+            match self.shared.adopt(&record).await? {
                 Some(machine) => {
-                    if let Some(slot) = record.slot {
-                        let adopted = self.shared.network.adopt(slot).await;
-                        adopted.map_err(network("adopt a network slot"))?;
-                        slots.push(slot);
-                    }
+                    slots.extend(record.slot);
                     groups.push(record.group());
                     adopted.push(machine);
                 }
@@ -164,6 +160,30 @@ impl MachineDriver for ContainerDriver {
             .await
             .map_err(network("sweep network slots"))?;
         Ok(adopted)
+    }
+}
+
+impl Shared {
+    /// The machine of a record, if it runs and has its network. One that lost a part of it is not kept: it was
+    /// being ended, or somebody else took it apart.
+    async fn adopt(
+        self: &Arc<Self>,
+        record: &Record,
+    ) -> Result<Option<Arc<dyn Machine>>, MachineError> {
+        let Some(machine) = ContainerMachine::open(self, record)? else {
+            return Ok(None);
+        };
+        let Some(slot) = record.slot else {
+            return Ok(None);
+        };
+        match self.network.adopt(slot).await {
+            Ok(_) => Ok(Some(machine)),
+            Err(error) => {
+                let machine = record.identity.machine;
+                tracing::warn!(%machine, error = &error as &dyn std::error::Error, "end a machine without network");
+                Ok(None)
+            }
+        }
     }
 }
 

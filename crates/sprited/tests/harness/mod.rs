@@ -1,0 +1,342 @@
+//! A real server for tests: the built program, on a data directory of its own, with the minimal base image.
+//!
+//! Needs root, the packages of a base image and their archive for its first use; [`ready`] says why a test
+//! skips. At its end everything is purged, and [`Server::finish`] fails if a trace is left on the host.
+#![allow(dead_code, reason = "every test binary uses a part of it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use sprite_client::{Client, Sprite};
+use tempfile::TempDir;
+
+/// Longest first start: the base image may have to be made.
+const START_WITHIN: Duration = Duration::from_secs(600);
+
+/// Whether machines can be made here; says in one line why not.
+pub(crate) fn ready() -> bool {
+    let root = std::fs::metadata("/proc/self")
+        .is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
+    if !root {
+        eprintln!("skipped: only root can make machines; run cargo xtask test --all");
+        return false;
+    }
+    if !Path::new("/usr/bin/mmdebstrap").exists() {
+        eprintln!("skipped: mmdebstrap is missing; run cargo xtask test --all");
+        return false;
+    }
+    true
+}
+
+/// A server that runs.
+pub(crate) struct Server {
+    directory: TempDir,
+    child: Option<Child>,
+    flags: Vec<String>,
+    address: String,
+    token: String,
+}
+
+fn sprited() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_sprited"))
+}
+
+impl Server {
+    /// Starts a server; sprites stay awake unless `flags` say otherwise.
+    pub(crate) fn start(flags: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut server = Self {
+            directory,
+            child: None,
+            flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
+            address: "127.0.0.1:0".to_owned(),
+            token: String::new(),
+        };
+        server.restart();
+        server.token = server.make_token("test");
+        server
+    }
+
+    /// The server's data directory.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// A token of an organisation.
+    pub(crate) fn make_token(&self, org: &str) -> String {
+        let made = sprited()
+            .args(["token", "create", "--org", org, "--data-dir"])
+            .arg(self.data_dir())
+            .output();
+        let made = made.expect("sprited can be started");
+        assert!(
+            made.status.success(),
+            "{}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+        String::from_utf8(made.stdout)
+            .expect("a token is text")
+            .trim()
+            .to_owned()
+    }
+
+    /// Starts the server again on the same address; the old process must be gone.
+    pub(crate) fn restart(&mut self) {
+        assert!(self.child.is_none(), "the old process still runs");
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log_path())
+            .unwrap();
+        let mut command = sprited();
+        command.args([
+            "serve",
+            "--image",
+            "minimal",
+            "--driver",
+            "container",
+            "--listen",
+            &self.address,
+        ]);
+        if !self.flags.iter().any(|flag| flag == "--idle-timeout") {
+            command.args(["--idle-timeout", "never"]);
+        }
+        command
+            .args(&self.flags)
+            .arg("--data-dir")
+            .arg(self.data_dir());
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .expect("sprited can be started");
+        let stdout = child.stdout.take().expect("stdout is piped");
+        self.child = Some(child);
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if let Some(url) = line.strip_prefix("listening on http://") {
+                    // The test may have given up.
+                    let _ = tell.send(url.to_owned());
+                }
+            }
+        });
+        match told.recv_timeout(START_WITHIN) {
+            Ok(address) => self.address = address,
+            Err(_) => panic!("sprited did not start:\n{}", self.log()),
+        }
+    }
+
+    /// Kills the server as a crash would. Machines live on.
+    pub(crate) fn kill(&mut self) {
+        let mut child = self.child.take().expect("a server runs");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Ends the server as an operator would.
+    pub(crate) fn stop(&mut self) {
+        let mut child = self.child.take().expect("a server runs");
+        let pid = i32::try_from(child.id()).unwrap();
+        rustix::process::kill_process(
+            rustix::process::Pid::from_raw(pid).unwrap(),
+            rustix::process::Signal::TERM,
+        )
+        .unwrap();
+        let status = child.wait().unwrap();
+        assert!(
+            status.success(),
+            "sprited ended with {status}:\n{}",
+            self.log()
+        );
+    }
+
+    /// Process id of the server.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("a server runs").id()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.directory.path().join("sprited.log")
+    }
+
+    /// All that the server logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    /// `http://ADDR:PORT`.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The first organisation's token.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// A client of the first organisation.
+    pub(crate) fn client(&self) -> Client {
+        Client::new(&self.url(), &self.token).expect("a client")
+    }
+
+    /// A new sprite.
+    pub(crate) async fn sprite(&self, name: &str) -> Sprite {
+        let client = self.client();
+        client
+            .create(name)
+            .send()
+            .await
+            .unwrap_or_else(|error| panic!("{error:?}\n{}", self.log()));
+        client.sprite(name)
+    }
+
+    /// The mark of this data directory.
+    pub(crate) fn instance(&self) -> String {
+        std::fs::read_to_string(self.data_dir().join("instance"))
+            .unwrap()
+            .trim()
+            .to_owned()
+    }
+
+    /// Removes all that the server set on the host.
+    pub(crate) fn purge(&mut self) {
+        if self.child.is_some() {
+            self.kill();
+        }
+        let purged = sprited()
+            .arg("purge")
+            .arg("--data-dir")
+            .arg(self.data_dir())
+            .output()
+            .unwrap();
+        assert!(
+            purged.status.success(),
+            "{}",
+            String::from_utf8_lossy(&purged.stderr)
+        );
+    }
+
+    /// What of this server is on the host, one line each.
+    pub(crate) fn traces(&self) -> Vec<String> {
+        traces(&self.instance(), &self.data_dir())
+    }
+
+    /// Purges, and fails if anything is left.
+    ///
+    /// A machine that another server starts in this moment has a copy of the host's mounts for some
+    /// milliseconds, which keeps an unmounted pool's loop device: that is waited for.
+    pub(crate) fn finish(mut self) {
+        self.purge();
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while std::time::Instant::now() < deadline && !self.traces().is_empty() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(self.traces(), Vec::<String>::new());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if !self.data_dir().exists() {
+            return;
+        }
+        if let Some(child) = &mut self.child {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        // In a failing test the first failure is the one to see.
+        let _ = sprited()
+            .arg("purge")
+            .arg("--data-dir")
+            .arg(self.data_dir())
+            .output();
+        if std::thread::panicking() {
+            eprintln!("--- log of the server\n{}", self.log());
+        }
+    }
+}
+
+/// What an instance has on the host: namespaces, links, tables, cgroups, mounts, loop devices, sockets.
+pub(crate) fn traces(instance: &str, data_dir: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut names = |what: &str, dir: &str| {
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.contains(instance) {
+                found.push(format!("{what} {dir}/{name}"));
+            }
+        }
+    };
+    names("namespace", "/run/netns");
+    names("link", "/sys/class/net");
+    names("run directory", "/run/sprited");
+    for entry in std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
+        names("cgroup", &entry.path().to_string_lossy());
+    }
+    names("cgroup", "/sys/fs/cgroup");
+    let tables = Command::new("nft")
+        .args(["list", "tables"])
+        .output()
+        .map(|out| out.stdout)
+        .unwrap_or_default();
+    let tables = String::from_utf8_lossy(&tables);
+    found.extend(
+        tables
+            .lines()
+            .filter(|t| t.contains(instance))
+            .map(|t| format!("nftables {t}")),
+    );
+    let data = data_dir
+        .canonicalize()
+        .unwrap_or_else(|_| data_dir.to_owned());
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let below = |line: &&str| {
+        line.split(' ')
+            .nth(4)
+            .is_some_and(|at| Path::new(at).starts_with(&data))
+    };
+    found.extend(
+        mounts
+            .lines()
+            .filter(below)
+            .map(|line| format!("mount {line}")),
+    );
+    for entry in std::fs::read_dir("/sys/block").unwrap().flatten() {
+        let backing =
+            std::fs::read_to_string(entry.path().join("loop/backing_file")).unwrap_or_default();
+        if Path::new(backing.trim()).starts_with(&data) {
+            found.push(format!(
+                "{} on {}",
+                entry.file_name().to_string_lossy(),
+                backing.trim()
+            ));
+        }
+    }
+    found
+}
+
+/// Waits until `check` is content; fails with what it said last.
+pub(crate) async fn eventually<T>(
+    limit: Duration,
+    mut check: impl AsyncFnMut() -> Result<T, String>,
+) -> T {
+    let deadline = tokio::time::Instant::now() + limit;
+    loop {
+        match check().await {
+            Ok(value) => return value,
+            Err(state) if tokio::time::Instant::now() >= deadline => {
+                panic!("not within {limit:?}: {state}")
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}

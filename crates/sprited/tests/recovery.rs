@@ -1,0 +1,226 @@
+//! `sprited` may be killed at any moment: machines and their sessions are adopted, nothing is lost, nothing left.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod harness;
+
+use std::time::Duration;
+
+use harness::{Server, eventually, ready};
+use sprite_client::{Sprite, Stdio};
+
+async fn text(sprite: &Sprite, script: &str) -> String {
+    let output = sprite
+        .command("sh")
+        .args(["-c", script])
+        .output()
+        .await
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{script}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout.to_vec()).unwrap()
+}
+
+/// Issue: a restart of `sprited` in the middle of an exec's output loses and repeats nothing.
+#[tokio::test]
+async fn a_killed_server_adopts_its_machines_with_their_sessions() {
+    if !ready() {
+        return;
+    }
+    let mut server = Server::start(&[]);
+    let sprite = server.sprite("adopted").await;
+    let script =
+        "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done; sleep 1; echo end; exit 7";
+    let mut child = sprite
+        .command("sh")
+        .args(["-c", script])
+        .stdout(Stdio::Piped)
+        .max_run_after_disconnect(Duration::from_secs(300))
+        .spawn()
+        .await
+        .unwrap();
+    let session = child.session().unwrap().id;
+    let mut seen = Vec::new();
+    let mut stdout = child.stdout.take().unwrap();
+    while seen.len() < 20_000 {
+        seen.extend_from_slice(&stdout.chunk().await.unwrap().expect("more output"));
+    }
+    server.kill();
+    // What was on its way still arrives, then the connection is gone: an error, never an exit status.
+    while let Ok(Some(chunk)) = stdout.chunk().await {
+        seen.extend_from_slice(&chunk);
+    }
+    assert!(child.wait().await.is_err(), "a lost connection is no exit");
+    server.restart();
+    let sprite = server.client().sprite("adopted");
+    let again = sprite.attach(session).spawn().await.unwrap();
+    let output = again.wait_with_output().await.unwrap();
+    assert_eq!(output.status.code(), 7);
+    let expected: String = (0..20_000)
+        .map(|i| format!("line {i}\n"))
+        .chain(["end\n".to_owned()])
+        .collect();
+    assert!(
+        output.stdout == expected.as_bytes(),
+        "the replay is not the whole output"
+    );
+    assert!(
+        expected.as_bytes().starts_with(&seen),
+        "what was seen before is not its beginning"
+    );
+    server.finish();
+}
+
+/// The kill falls at another moment in every round: during creates, execs, deletes and starts.
+#[tokio::test]
+async fn kills_at_any_moment_leave_nothing_and_lose_nothing() {
+    if !ready() {
+        return;
+    }
+    let mut server = Server::start(&[]);
+    let keeper = server.sprite("keeper").await;
+    text(&keeper, "echo precious > kept && sync").await;
+    for round in 0u64..6 {
+        let client = server.client();
+        let work = tokio::spawn(async move {
+            for i in 0.. {
+                let name = format!("round-{round}-{i}");
+                if client.create(&name).send().await.is_err() {
+                    return;
+                }
+                let sprite = client.sprite(&name);
+                let ran = sprite.command("true").status().await;
+                if ran.is_err() || sprite.destroy().await.is_err() {
+                    return;
+                }
+            }
+        });
+        tokio::time::sleep(Duration::from_millis(40 + round * 67)).await;
+        server.kill();
+        work.await.unwrap();
+        server.restart();
+        let keeper = server.client().sprite("keeper");
+        assert_eq!(text(&keeper, "cat kept").await, "precious\n");
+    }
+    // Whatever is listed is whole: it runs commands and can be deleted.
+    for info in server.client().sprites().all().await.unwrap() {
+        let sprite = server.client().sprite(&info.name);
+        text(&sprite, "true").await;
+        sprite.destroy().await.unwrap();
+    }
+    let (instance, data) = (server.instance(), server.data_dir());
+    let machines = |traces: Vec<String>| -> Vec<String> {
+        traces
+            .into_iter()
+            .filter(|t| t.contains("/disks/"))
+            .collect()
+    };
+    eventually(Duration::from_secs(10), async || {
+        match machines(harness::traces(&instance, &data)) {
+            left if left.is_empty() => Ok(()),
+            left => Err(format!("{left:?}")),
+        }
+    })
+    .await;
+    assert_eq!(
+        std::fs::read_dir(data.join("pool/disks")).unwrap().count(),
+        0
+    );
+    server.finish();
+}
+
+/// The agent's end is the machine's end: the sprite is cold, and the next use boots it with its disk.
+#[tokio::test]
+async fn a_killed_agent_ends_the_machine_and_the_next_use_boots_it() {
+    if !ready() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let sprite = server.sprite("phoenix").await;
+    for round in 0..4 {
+        text(&sprite, &format!("echo {round} > round && sync")).await;
+        let child = sprite.command("sleep").arg("1000").spawn().await.unwrap();
+        let agent = agent_pid(&server);
+        assert!(
+            std::process::Command::new("kill")
+                .args(["-9", &agent.to_string()])
+                .status()
+                .unwrap()
+                .success()
+        );
+        let ended = child.wait_with_output().await;
+        assert!(
+            ended.is_err(),
+            "a machine killed in the middle is no exit: {ended:?}"
+        );
+        assert_eq!(text(&sprite, "cat round").await, format!("{round}\n"));
+    }
+    server.finish();
+}
+
+/// The process id of the only machine's agent, from the record of the machine.
+fn agent_pid(server: &Server) -> u64 {
+    let machines = format!("/run/sprited/{}/m", server.instance());
+    let machine = std::fs::read_dir(machines)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap();
+    let record = std::fs::read(machine.path().join("machine.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+    record["process"]["pid"].as_u64().unwrap()
+}
+
+/// SIGTERM ends the server in order: machines stop, everything goes, and the next start finds the disks.
+#[tokio::test]
+async fn a_stopped_server_leaves_only_its_data() {
+    if !ready() {
+        return;
+    }
+    let mut server = Server::start(&[]);
+    let sprite = server.sprite("sleeper").await;
+    // Written without a sync: an end in order writes it.
+    text(&sprite, "echo here > file").await;
+    server.stop();
+    eventually(Duration::from_secs(10), async || {
+        // The agents' programs are kept for machines of other releases.
+        let left: Vec<_> = server
+            .traces()
+            .into_iter()
+            .filter(|t| !t.starts_with("run directory"))
+            .collect();
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{left:?}"))
+        }
+    })
+    .await;
+    server.restart();
+    let sprite = server.client().sprite("sleeper");
+    assert_eq!(sprite.info().await.unwrap().status.to_string(), "cold");
+    assert_eq!(text(&sprite, "cat file").await, "here\n");
+    server.finish();
+}
+
+/// Two servers side by side do not meet, and purging one leaves the other alone.
+#[tokio::test]
+async fn two_servers_live_side_by_side() {
+    if !ready() {
+        return;
+    }
+    let (mut one, two) = (Server::start(&[]), Server::start(&[]));
+    let first = one.sprite("same-name").await;
+    let second = two.sprite("same-name").await;
+    text(&first, "echo one > whose").await;
+    text(&second, "echo two > whose").await;
+    one.purge();
+    assert_eq!(text(&second, "cat whose").await, "two\n");
+    one.restart();
+    let first = one.client().sprite("same-name");
+    text(&first, "true").await;
+    one.finish();
+    two.finish();
+}
