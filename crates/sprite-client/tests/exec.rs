@@ -4,7 +4,6 @@ mod playing;
 
 use std::time::Duration;
 
-use futures_util::SinkExt;
 use playing::{Fake, binary, closed_by_client, playing, send};
 use sprite_client::{Client, ExecError, SessionId};
 use tokio::io::AsyncReadExt;
