@@ -12,8 +12,18 @@ import { terminal } from './terminal.mjs';
 
 const context = contextFromEnvironment();
 const suites = [sprites, exec, terminal, sessions, control, http, errors];
-const tally = await runAll(suites, [silence], context);
-for (const sprite of await context.client.listAllSprites(context.prefix)) await sprite.delete();
-console.log(`${tally.passed} passed, ${tally.failed} failed`);
+let status = 1;
+try {
+  const tally = await runAll(suites, [silence], context);
+  await removeSprites(context);
+  console.log(`${tally.passed} passed, ${tally.failed} failed`);
+  status = tally.failed === 0 ? 0 : 1;
+} catch (error) {
+  console.error(error);
+}
 // Sockets that the SDK keeps open must not keep the process.
-process.exit(tally.failed === 0 ? 0 : 1);
+process.exit(status);
+
+async function removeSprites({ client, prefix }) {
+  for (const sprite of await client.listAllSprites(prefix)) await sprite.delete();
+}

@@ -25,6 +25,25 @@ pub enum Lag {
     Mended,
 }
 
+/// Writes the contract anew.
+///
+/// # Errors
+/// The server does not compile.
+pub fn write_contract() -> Outcome {
+    Program::cargo()
+        .args([
+            "run",
+            "--quiet",
+            "--locked",
+            "--package",
+            "sprite-server",
+            "--example",
+            "openapi",
+        ])
+        .dir(workspace())
+        .run()
+}
+
 /// Compares the generated pages of the book with what generates them. The contract itself is compared by a
 /// test of `sprite-server`.
 ///

@@ -9,7 +9,7 @@ use crate::failure::{Failure, Outcome};
 use crate::host::{Consent, Host};
 use crate::packages;
 use crate::program::Program;
-use crate::server::{Build, Server};
+use crate::server::{Build, Image, Server};
 
 /// The steps, as they are printed. SPECIFICATION.md names them.
 pub const STEPS: &[&str] = &[
@@ -57,7 +57,7 @@ pub fn run(host: Host, consent: Consent) -> Outcome {
         Build::Release.make().map(|()| ((), "release".to_owned()))
     })?;
     let mut server = timed("server", || {
-        let server = Server::start(host, Build::Release, "demo")?;
+        let server = Server::start(host, Build::Release, Image::Default, "demo")?;
         let url = server.url().to_owned();
         Ok((server, url))
     })?;

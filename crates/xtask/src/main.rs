@@ -33,6 +33,7 @@ cargo xtask COMMAND
   test             the tests this computer can run as it is; says what is left out and why
   test --all       every test; lists what must be installed, and asks once
   bench            the numbers of SPECIFICATION.md, each against a floor taken in the same run
+  conformance      the official SDKs and the documents' code blocks, against a server of our own
   ci               everything a change must pass
   check            the quick part of it: imports, documents, SPECIFICATION.md
   generate         writes the documents that are made from the code
@@ -75,10 +76,9 @@ fn dispatch(words: &[&str], consent: Consent) -> Outcome {
         // The second half of `bench`, started by sudo.
         ["bench", "--built"] => bench::measure(host),
         ["ci"] => ci::run(host, consent),
+        ["conformance"] => test::conformance(host, consent),
         ["check"] => check(),
-        ["generate"] => Build::Debug
-            .make()
-            .and_then(|()| checks::generated(Build::Debug, checks::Lag::Mended)),
+        ["generate"] => generate(),
         ["kvm-test" | "soak"] => Err(Failure::Refused(format!(
             "this version has no `{}` yet; see CHANGELOG.md",
             words[0]
@@ -88,6 +88,12 @@ fn dispatch(words: &[&str], consent: Consent) -> Outcome {
             words.join(" ")
         ))),
     }
+}
+
+fn generate() -> Outcome {
+    Build::Debug.make_client()?;
+    checks::write_contract()?;
+    checks::generated(Build::Debug, checks::Lag::Mended)
 }
 
 fn check() -> Outcome {

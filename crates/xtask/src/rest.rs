@@ -17,42 +17,43 @@ pub fn page(contract: &str) -> Outcome<String> {
     let mut page = String::from(
         "# REST\n\n\
          <!-- Generated from openapi/sprited.json by `cargo xtask generate`. -->\n\n\
-         Every request carries `Authorization: Bearer TOKEN`, except those marked as open. \
-         A running server gives this contract as an OpenAPI document at `/openapi.json`.\n",
+         Every request carries `Authorization: Bearer TOKEN`, unless it says otherwise. \
+         A running server gives this contract as an OpenAPI document at `/openapi.json`.\n\n",
     );
-    for (path, item) in contract["paths"].as_object().into_iter().flatten() {
+    for (path, item) in entries(&contract["paths"]) {
         for method in METHODS {
             let operation = &item[*method];
             if operation.is_object() {
-                operation_section(&mut page, &contract, method, path, operation);
+                let title = format!("## {} `{path}`\n\n", method.to_uppercase());
+                page.push_str(&title);
+                describe(&mut page, &contract, operation);
             }
         }
     }
-    Ok(page)
+    page.push_str("# Types\n\n");
+    for (name, schema) in entries(&contract["components"]["schemas"]) {
+        page.push_str(&format!("## {name}\n\n"));
+        if !text(&schema["description"]).is_empty() {
+            page.push_str(&format!("{}\n\n", text(&schema["description"]).trim()));
+        }
+        fields(&mut page, schema);
+    }
+    Ok(format!("{}\n", page.trim_end()))
 }
 
-fn operation_section(
-    page: &mut String,
-    contract: &Value,
-    method: &str,
-    path: &str,
-    operation: &Value,
-) {
-    page.push_str(&format!("\n## {} `{path}`\n\n", method.to_uppercase()));
+fn describe(page: &mut String, contract: &Value, operation: &Value) {
     for key in ["summary", "description"] {
-        if let Some(text) = operation[key].as_str().filter(|text| !text.is_empty()) {
-            page.push_str(&format!("{}\n\n", text.trim()));
+        let said = text(&operation[key]).trim();
+        if !said.is_empty() {
+            let stop = if said.ends_with(['.', ':', '?', '!']) {
+                ""
+            } else {
+                "."
+            };
+            page.push_str(&format!("{said}{stop}\n\n"));
         }
     }
-    if operation["security"]
-        .as_array()
-        .is_some_and(|ways| ways.iter().any(is_open))
-    {
-        page.push_str("Open: no token is needed.\n\n");
-    }
-    let parameters = operation["parameters"]
-        .as_array()
-        .map_or(&[][..], Vec::as_slice);
+    let parameters = items(&operation["parameters"]);
     if !parameters.is_empty() {
         page.push_str("| parameter | in | type | meaning |\n|---|---|---|---|\n");
         for parameter in parameters {
@@ -67,74 +68,75 @@ fn operation_section(
         }
         page.push('\n');
     }
-    for schema in schemas(&operation["requestBody"]) {
-        fields(page, contract, "Body", schema);
+    let body = media(&operation["requestBody"]);
+    if !body.is_empty() {
+        page.push_str(&format!("Body: {body}.\n\n"));
     }
-    if let Some(responses) = operation["responses"].as_object() {
-        page.push_str("| answer | meaning |\n|---|---|\n");
-        for (status, response) in responses {
-            let response = resolve(contract, response);
-            page.push_str(&format!(
-                "| {status} | {} |\n",
-                cell(&response["description"])
-            ));
-        }
-        page.push('\n');
-        for (status, response) in responses {
-            if status.starts_with('2') {
-                for schema in schemas(resolve(contract, response)) {
-                    fields(page, contract, &format!("Answer {status}"), schema);
-                }
-            }
-        }
-    }
-    while page.ends_with("\n\n") {
-        page.pop();
-    }
-}
-
-/// An empty requirement means that no token is needed.
-fn is_open(way: &Value) -> bool {
-    way.as_object().is_some_and(serde_json::Map::is_empty)
-}
-
-fn schemas(body: &Value) -> impl Iterator<Item = &Value> {
-    body["content"]
-        .as_object()
-        .into_iter()
-        .flat_map(|content| content.values())
-        .map(|media| &media["schema"])
-}
-
-/// The fields of an object schema, as a table.
-fn fields(page: &mut String, contract: &Value, title: &str, schema: &Value) {
-    let schema = resolve(contract, schema);
-    let Some(properties) = schema["properties"].as_object() else {
-        return;
-    };
-    let required = schema["required"].as_array().map_or(&[][..], Vec::as_slice);
-    page.push_str(&format!(
-        "{title}:\n\n| field | type | meaning |\n|---|---|---|\n"
-    ));
-    for (name, property) in properties {
-        let must = if required.iter().any(|field| field == name) {
-            " (required)"
-        } else {
-            ""
-        };
-        page.push_str(&format!(
-            "| `{name}`{must} | {} | {} |\n",
-            kind(property),
-            cell(&property["description"])
-        ));
+    page.push_str("| answer | meaning | body |\n|---|---|---|\n");
+    for (status, response) in entries(&operation["responses"]) {
+        let response = resolve(contract, response);
+        let meaning = cell(&response["description"]);
+        page.push_str(&format!("| {status} | {meaning} | {} |\n", media(response)));
     }
     page.push('\n');
 }
 
+/// The types of a body, each with its media type where that is not JSON.
+fn media(body: &Value) -> String {
+    let mut kinds = Vec::new();
+    for (name, media) in entries(&body["content"]) {
+        let kind = kind(&media["schema"]);
+        kinds.push(if name == "application/json" {
+            kind
+        } else {
+            format!("{kind} as `{name}`")
+        });
+    }
+    kinds.join(" or ")
+}
+
+/// The fields of a type, or its values.
+fn fields(page: &mut String, schema: &Value) {
+    let required = items(&schema["required"]);
+    let mut rows = String::new();
+    let parts = std::iter::once(schema).chain(items(&schema["allOf"]));
+    for part in parts {
+        for (name, property) in entries(&part["properties"]) {
+            let must = if required.iter().any(|field| field == name) {
+                " (required)"
+            } else {
+                ""
+            };
+            let meaning = cell(&property["description"]);
+            rows.push_str(&format!(
+                "| `{name}`{must} | {} | {meaning} |\n",
+                kind(property)
+            ));
+        }
+    }
+    if rows.is_empty() {
+        page.push_str(&format!("{}.\n\n", kind(schema)));
+    } else {
+        page.push_str(&format!(
+            "| field | type | meaning |\n|---|---|---|\n{rows}\n"
+        ));
+    }
+}
+
 /// A type in few words.
 fn kind(schema: &Value) -> String {
-    if let Some(reference) = schema["$ref"].as_str() {
-        return reference.rsplit('/').next().unwrap_or_default().to_owned();
+    if let Some(name) = schema["$ref"]
+        .as_str()
+        .and_then(|path| path.rsplit('/').next())
+    {
+        return format!("[{name}](#{})", name.to_lowercase());
+    }
+    if let Some(values) = schema["enum"].as_array() {
+        let values: Vec<String> = values
+            .iter()
+            .map(|value| format!("`{}`", text(value)))
+            .collect();
+        return values.join(", ");
     }
     for key in ["oneOf", "anyOf", "allOf"] {
         if let Some(parts) = schema[key].as_array() {
@@ -144,28 +146,33 @@ fn kind(schema: &Value) -> String {
     }
     let name = match &schema["type"] {
         Value::String(name) => name.clone(),
-        Value::Array(names) => names
-            .iter()
-            .filter_map(Value::as_str)
-            .collect::<Vec<_>>()
-            .join(" or "),
+        Value::Array(names) => names.iter().map(text).collect::<Vec<_>>().join(" or "),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => "any".to_owned(),
     };
     if schema["items"].is_object() {
         format!("{name} of {}", kind(&schema["items"]))
+    } else if schema["additionalProperties"].is_object() {
+        format!("{name} of {}", kind(&schema["additionalProperties"]))
     } else {
         name
     }
 }
 
+fn entries(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    value.as_object().into_iter().flatten()
+}
+
+fn items(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
 fn resolve<'a>(contract: &'a Value, value: &'a Value) -> &'a Value {
-    let Some(pointer) = value["$ref"]
+    let pointer = value["$ref"]
         .as_str()
-        .and_then(|text| text.strip_prefix('#'))
-    else {
-        return value;
-    };
-    contract.pointer(pointer).unwrap_or(value)
+        .and_then(|path| path.strip_prefix('#'));
+    pointer
+        .and_then(|pointer| contract.pointer(pointer))
+        .unwrap_or(value)
 }
 
 fn text(value: &Value) -> &str {
@@ -185,7 +192,7 @@ mod tests {
     fn an_operation_becomes_a_section() {
         let contract = serde_json::json!({
             "paths": {"/v1/sprites/{name}": {"get": {
-                "summary": "One sprite.",
+                "summary": "One sprite",
                 "parameters": [{"name": "name", "in": "path", "schema": {"type": "string"},
                     "description": "its | name"}],
                 "responses": {
@@ -194,20 +201,23 @@ mod tests {
                     "404": {"description": "no such sprite"}
                 }}}},
             "components": {"schemas": {"Sprite": {"type": "object", "required": ["id"],
-                "properties": {"id": {"type": "string"},
+                "description": "A sprite.",
+                "properties": {"id": {"type": "string"}, "status": {"enum": ["warm", "cold"]},
                     "labels": {"type": "array", "items": {"type": "string"}}}}}}
         });
         let page = page(&contract.to_string()).expect("the contract is JSON");
         for part in [
             "## GET `/v1/sprites/{name}`\n\nOne sprite.\n",
             "| `name` | path | string | its \\| name |",
-            "| 404 | no such sprite |",
-            "Answer 200:",
+            "| 200 | it | [Sprite](#sprite) |",
+            "| 404 | no such sprite |  |",
+            "## Sprite\n\nA sprite.\n",
             "| `id` (required) | string |  |",
+            "| `status` | `warm`, `cold` |  |",
             "| `labels` | array of string |  |",
         ] {
             assert!(page.contains(part), "{part:?} is missing in:\n{page}");
         }
-        assert!(page.ends_with("|\n") && !page.ends_with("\n\n"));
+        assert!(page.ends_with("|\n"));
     }
 }

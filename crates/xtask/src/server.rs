@@ -42,23 +42,36 @@ impl Build {
     /// Builds the server and the client.
     ///
     /// # Errors
-    /// It does not compile.
+    /// They do not compile.
     pub fn make(self) -> Outcome {
-        let program = Program::cargo()
-            .args([
-                "build",
-                "--locked",
-                "--package",
-                "sprited",
-                "--package",
-                "sprite",
-            ])
-            .dir(crate::host::workspace());
+        self.cargo(&["--package", "sprited", "--package", "sprite"])
+    }
+
+    /// Builds the client alone.
+    ///
+    /// # Errors
+    /// It does not compile.
+    pub fn make_client(self) -> Outcome {
+        self.cargo(&["--package", "sprite"])
+    }
+
+    fn cargo(self, packages: &[&str]) -> Outcome {
+        let program = Program::cargo().args(["build", "--locked"]).args(packages);
+        let program = program.dir(crate::host::workspace());
         match self {
             Self::Debug => program.run(),
             Self::Release => program.args(["--release"]).run(),
         }
     }
+}
+
+/// What new sprites' disks are clones of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Image {
+    /// What users get.
+    Default,
+    /// Little more than a shell: made in half a minute.
+    Minimal,
 }
 
 /// What the server's process tells us.
@@ -72,6 +85,7 @@ enum Event {
 pub struct Server {
     host: Host,
     build: Build,
+    image: Image,
     directory: PathBuf,
     events: Receiver<Event>,
     events_from: Sender<Event>,
@@ -86,7 +100,7 @@ impl Server {
     ///
     /// # Errors
     /// It does not become ready; what it said is part of the failure.
-    pub fn start(host: Host, build: Build, purpose: &str) -> Outcome<Self> {
+    pub fn start(host: Host, build: Build, image: Image, purpose: &str) -> Outcome<Self> {
         // Not below /tmp, which may be memory: sprites' disks belong on a real one.
         let directory = PathBuf::from(format!("/var/tmp/sprited-{purpose}-{}", std::process::id()));
         std::fs::create_dir(&directory)
@@ -100,6 +114,7 @@ impl Server {
         let mut server = Self {
             host,
             build,
+            image,
             directory,
             events,
             events_from,
@@ -188,12 +203,17 @@ impl Server {
             Some(address) => address.trim_end_matches('/').to_owned(),
             None => "127.0.0.1:0".to_owned(),
         };
+        let image = match self.image {
+            Image::Default => "default",
+            Image::Minimal => "minimal",
+        };
         // The shell tells its own id, which is the server's after exec, whatever stands between.
         let program = Program::new("sh")
             .args(["-c", r#"echo "$$"; exec "$0" "$@""#])
             .args([self.sprited()])
             .args(["serve", "--listen", &listen, "--data-dir"])
             .args([self.data()])
+            .args(["--image", image])
             .own_group();
         let mut child = self.host.as_root(program)?.spawn_piped()?;
         let stdout = child.stdout.take().expect("stdout was asked for as a pipe");

@@ -6,7 +6,7 @@ use crate::host::{Consent, Host, Privilege, find_program, workspace};
 use crate::packages::{self, Package};
 use crate::program::Program;
 use crate::report::{Tally, tally_of};
-use crate::server::{Build, Server};
+use crate::server::{Build, Image, Server};
 use crate::{blocks, book, edges};
 
 /// How much is tried.
@@ -70,11 +70,23 @@ pub fn run(host: Host, scope: Scope, consent: Consent) -> Outcome {
     if plan.machines.is_none() && plan.sdks.is_none() {
         total.add(against_a_server(host, Build::Debug)?);
     }
+    judge(total)
+}
+
+/// The part of [`run`] that needs a live server, alone.
+///
+/// # Errors
+/// A test fails, or a suite cannot be run to its end.
+pub fn conformance(host: Host, consent: Consent) -> Outcome {
+    prepare(&host, consent)?;
+    judge(against_a_server(host, Build::Debug)?)
+}
+
+fn judge(total: Tally) -> Outcome {
     println!("{total}");
-    if total.failed == 0 {
-        Ok(())
-    } else {
-        Err(Failure::Check(format!("{} failed", total.failed)))
+    match total.failed {
+        0 => Ok(()),
+        failed => Err(Failure::Check(format!("{failed} failed"))),
     }
 }
 
@@ -241,7 +253,7 @@ fn tally(stdout: &str, stderr: &str) -> Outcome<Tally> {
 pub fn against_a_server(host: Host, build: Build) -> Outcome<Tally> {
     build.make()?;
     let sdks = Sdks::install()?;
-    let server = Server::start(host, build, "test")?;
+    let server = Server::start(host, build, Image::Minimal, "test")?;
     let mut total = conformance::run(&server, &sdks)?;
     let (passed, failed) = blocks::run(&server, &sdks)?;
     total.add(Tally { passed, failed });

@@ -15,7 +15,7 @@ use crate::failure::{Failure, Outcome};
 use crate::host::{Consent, Host, Privilege};
 use crate::packages;
 use crate::program::Program;
-use crate::server::{Build, Server};
+use crate::server::{Build, Image, Server};
 
 use self::samples::Samples;
 use self::wire::Api;
@@ -77,7 +77,7 @@ pub fn run(host: Host, consent: Consent) -> Outcome {
 /// # Errors
 /// As [`run`].
 pub fn measure(host: Host) -> Outcome {
-    let server = Server::start(host, Build::Release, "bench")?;
+    let server = Server::start(host, Build::Release, Image::Default, "bench")?;
     let api = Api::new(server.url(), &server.token("bench")?);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut failures = Vec::new();
