@@ -18,6 +18,7 @@
 mod error;
 mod intent;
 mod organisation;
+mod record;
 mod row;
 mod settings;
 mod sprite;

@@ -36,9 +36,17 @@ impl Catalog {
             path: path.to_owned(),
             source,
         };
+        // Made here, so that nobody else can read it: it holds variables of sprites. SQLite gives the files beside it
+        // the same mode.
+        tokio::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(path)
+            .await
+            .map_err(|error| open(error.into()))?;
         let options = SqliteConnectOptions::new()
             .filename(path)
-            .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
@@ -51,8 +59,7 @@ impl Catalog {
                 path: path.to_owned(),
                 source,
             })?;
-        let reader =
-            pool(READERS).connect_lazy_with(options.create_if_missing(false).read_only(true));
+        let reader = pool(READERS).connect_lazy_with(options.read_only(true));
         Ok(Self { reader, writer })
     }
 

@@ -378,6 +378,17 @@ async fn what_was_written_is_there_after_reopening() {
 }
 
 #[tokio::test]
+async fn nobody_else_can_read_the_files() {
+    use std::os::unix::fs::PermissionsExt;
+    let f = fixture().await;
+    for entry in std::fs::read_dir(f.dir.path()).unwrap() {
+        let entry = entry.unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{:?}", entry.file_name());
+    }
+}
+
+#[tokio::test]
 async fn foreign_files_and_newer_schemas_are_refused_unchanged() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("catalog.db");

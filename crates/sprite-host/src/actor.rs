@@ -10,17 +10,18 @@ use std::sync::Arc;
 
 use sprite_catalog::{NewSprite as NewRow, Sprite};
 use sprite_lifecycle::{
-    Action, Answer, Event, Fault, Operation, Phase, Refusal, Request, RequestId, Sleep, State, step,
+    Action, Answer, Event, Fault, Operation, Phase, Request, RequestId, Sleep, State, step,
 };
 use sprite_machine::MachineExit;
-use sprite_types::{MachineId, SpriteId};
-use tokio::sync::{mpsc, oneshot};
+use sprite_types::SpriteId;
+use tokio::sync::mpsc;
 use tracing::Instrument;
 
-use crate::awake::{Awake, Released};
+use crate::awake::Released;
 use crate::context::Context;
-use crate::error::{CreateError, DestroyError, RestartError, WakeError};
+use crate::error::CreateError;
 use crate::registry::{CreateReply, Look, Message, Undelivered};
+use crate::reply::{self, Reply};
 use crate::shared::Shared;
 use crate::{create, destroy, recover, sleep, stop, wake};
 
@@ -32,15 +33,6 @@ struct Ended {
     result: Result<(), Fault>,
     /// What the creator of the sprite is told.
     create_error: Option<CreateError>,
-}
-
-/// Who waits for an answer.
-enum Reply {
-    Create(CreateReply),
-    Wake(oneshot::Sender<Result<Awake, WakeError>>),
-    Restart(oneshot::Sender<Result<MachineId, RestartError>>),
-    Destroy(oneshot::Sender<Result<(), DestroyError>>),
-    Close(oneshot::Sender<()>),
 }
 
 struct Actor {
@@ -152,42 +144,8 @@ fn answer_all(
 ) {
     while !shared.registry.leave(sprite, &mailbox) {
         if let Ok(message) = mailbox.try_recv() {
-            refuse(message, unreadable);
+            reply::refuse(message, unreadable);
         }
-    }
-}
-
-/// Answers a message for a sprite whose row is not there, or cannot be read.
-fn refuse(message: Message, unreadable: bool) {
-    let cause = || "read the row of the sprite".to_owned();
-    // Whoever does not wait any more needs no answer.
-    match message {
-        Message::Wake(reply) => {
-            let error = if unreadable {
-                WakeError::Failed { cause: cause() }
-            } else {
-                WakeError::NotFound
-            };
-            let _ = reply.send(Err(error));
-        }
-        Message::Restart(reply) => {
-            let error = if unreadable {
-                RestartError::Failed { cause: cause() }
-            } else {
-                RestartError::NotFound
-            };
-            let _ = reply.send(Err(error));
-        }
-        Message::Destroy(reply) => {
-            let error = if unreadable {
-                DestroyError::Step { cause: cause() }
-            } else {
-                DestroyError::NotFound
-            };
-            let _ = reply.send(Err(error));
-        }
-        Message::Close(reply) => drop(reply.send(())),
-        Message::Look(reply) => drop(reply.send(Look::Asleep)),
     }
 }
 
@@ -367,90 +325,24 @@ impl Actor {
         };
         // Whoever does not wait any more needs no answer; a hold comes back by being dropped.
         match reply {
-            Reply::Create(reply) => drop(reply.send(self.created(answer))),
-            Reply::Wake(reply) => drop(reply.send(self.woken(answer))),
-            Reply::Restart(reply) => drop(reply.send(self.restarted(answer))),
-            Reply::Destroy(reply) => drop(reply.send(destroyed(answer))),
+            Reply::Create(reply) => {
+                let error = self.create_error.take();
+                let _ = reply.send(reply::created(answer, &self.ctx.sprite, error));
+            }
+            Reply::Wake(reply) => {
+                let _ = reply.send(reply::woken(answer, &self.ctx, &self.released));
+            }
+            Reply::Restart(reply) => {
+                let _ = reply.send(reply::restarted(answer, &self.ctx));
+            }
+            Reply::Destroy(reply) => {
+                let _ = reply.send(reply::destroyed(answer));
+            }
             Reply::Close(reply) => {
                 self.closed = true;
                 let _ = reply.send(());
             }
         }
-    }
-
-    fn created(&mut self, answer: Answer) -> Result<Sprite, CreateError> {
-        match answer {
-            Answer::Created => Ok(self.ctx.sprite.clone()),
-            Answer::Refused(Refusal::Failed(cause)) => Err(self
-                .create_error
-                .take()
-                .unwrap_or(CreateError::Step { cause })),
-            Answer::Refused(Refusal::Gone) => Err(CreateError::Destroyed),
-            Answer::Refused(Refusal::Closing | Refusal::Busy)
-            | Answer::Awake
-            | Answer::Restarted
-            | Answer::Destroyed
-            | Answer::Closed => Err(CreateError::Closing),
-        }
-    }
-
-    fn woken(&self, answer: Answer) -> Result<Awake, WakeError> {
-        match answer {
-            Answer::Awake => match &self.ctx.machine {
-                Some(machine) => {
-                    let (epoch, released) = (self.ctx.shared.epoch, self.released.clone());
-                    Ok(Awake::new(machine.clone(), epoch, released))
-                }
-                None => {
-                    debug_assert!(false, "a running sprite has a machine");
-                    self.released.one();
-                    Err(WakeError::Failed {
-                        cause: "machine is gone".to_owned(),
-                    })
-                }
-            },
-            Answer::Refused(Refusal::Failed(cause)) => Err(WakeError::Failed { cause }),
-            Answer::Refused(Refusal::Busy) => Err(WakeError::Busy),
-            Answer::Refused(Refusal::Gone) => Err(WakeError::NotFound),
-            Answer::Refused(Refusal::Closing)
-            | Answer::Created
-            | Answer::Restarted
-            | Answer::Destroyed
-            | Answer::Closed => Err(WakeError::Closing),
-        }
-    }
-
-    fn restarted(&self, answer: Answer) -> Result<MachineId, RestartError> {
-        match answer {
-            Answer::Restarted => match &self.ctx.machine {
-                Some(machine) => Ok(machine.identity().machine),
-                None => Err(RestartError::Failed {
-                    cause: "machine is gone".to_owned(),
-                }),
-            },
-            Answer::Refused(Refusal::Failed(cause)) => Err(RestartError::Failed { cause }),
-            Answer::Refused(Refusal::Busy) => Err(RestartError::Busy),
-            Answer::Refused(Refusal::Gone) => Err(RestartError::NotFound),
-            Answer::Refused(Refusal::Closing)
-            | Answer::Created
-            | Answer::Awake
-            | Answer::Destroyed
-            | Answer::Closed => Err(RestartError::Closing),
-        }
-    }
-}
-
-fn destroyed(answer: Answer) -> Result<(), DestroyError> {
-    match answer {
-        Answer::Destroyed => Ok(()),
-        Answer::Refused(Refusal::Failed(cause)) => Err(DestroyError::Step { cause }),
-        Answer::Refused(Refusal::Busy) => Err(DestroyError::Busy),
-        Answer::Refused(Refusal::Gone) => Err(DestroyError::NotFound),
-        Answer::Refused(Refusal::Closing)
-        | Answer::Created
-        | Answer::Awake
-        | Answer::Restarted
-        | Answer::Closed => Err(DestroyError::Closing),
     }
 }
 

@@ -27,6 +27,7 @@ mod host;
 mod options;
 mod recover;
 mod registry;
+mod reply;
 mod shared;
 mod sleep;
 mod sprite;

@@ -105,7 +105,17 @@ impl Shared {
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut tasks = self.tasks();
         // Forget those that ended, so that the set is as large as what runs.
-        while tasks.try_join_next().is_some() {}
+        while let Some(ended) = tasks.try_join_next() {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                // Its sprite answers no more until the next start: nobody knows what state it was left in.
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "a task of the host panicked"
+                );
+            }
+        }
         tasks.spawn(task);
     }
 

@@ -14,6 +14,7 @@ use sprite_machine::{Identity, Machine, MachineError, MachineSpec};
 use sprite_types::MachineId;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::agent::{self, AskError};
 use crate::context::{Context, as_before, describe};
@@ -22,6 +23,7 @@ use crate::fault::FaultPoint;
 /// Boots a machine.
 pub(crate) async fn boot(ctx: &mut Context) -> Result<(), Fault> {
     let shared = ctx.shared.clone();
+    check_driver(ctx)?;
     let turn = shared.boots.acquire().await;
     debug_assert!(turn.is_ok(), "nobody closes it");
     announce(ctx).await?;
@@ -35,6 +37,19 @@ pub(crate) async fn boot(ctx: &mut Context) -> Result<(), Fault> {
     }
     ctx.fault(FaultPoint::WakeReady).await;
     Ok(())
+}
+
+/// A sprite keeps the driver that it was created with: another would meet a disk that it must not mount.
+fn check_driver(ctx: &Context) -> Result<(), Fault> {
+    let (theirs, ours) = (ctx.sprite.driver, ctx.shared.driver.kind());
+    if theirs == ours {
+        return Ok(());
+    }
+    let cause = format!("sprite was created with driver {theirs}; this server runs driver {ours}");
+    Err(Fault {
+        cause,
+        left: Left::AsBefore,
+    })
 }
 
 async fn announce(ctx: &mut Context) -> Result<(), Fault> {
@@ -71,7 +86,7 @@ async fn start(ctx: &mut Context) -> Result<Arc<dyn Machine>, Fault> {
     let driver = ctx.shared.driver.clone();
     let ended = CancellationToken::new();
     let over = ended.clone();
-    ctx.shared.spawn(async move {
+    let start = async move {
         let started = driver.start(spec).await;
         // Nobody waits for it any more: it must not run.
         if let Err(Ok(late)) = answer.send(started)
@@ -84,7 +99,8 @@ async fn start(ctx: &mut Context) -> Result<Arc<dyn Machine>, Fault> {
             return;
         }
         over.cancel();
-    });
+    };
+    ctx.shared.spawn(start.in_current_span());
     match in_time(&mut started, ctx.shared.options.boot_within).await {
         Some(Ok(machine)) => Ok(machine),
         // The driver leaves nothing of a machine that it could not start.

@@ -17,7 +17,7 @@ use sprite_host::{
 };
 use sprite_machine::{Identity, MachineSpec};
 use sprite_testkit::{TestHost, eventually};
-use sprite_types::{Generation, MachineId, SpriteId, SpriteName, SpriteStatus};
+use sprite_types::{DriverKind, Generation, MachineId, SpriteId, SpriteName, SpriteStatus};
 use support::{SOON, all, run, until_in_agreement, until_status};
 use tokio::sync::Notify;
 
@@ -307,6 +307,33 @@ async fn machines_that_did_not_survive_leave_cold_sprites() {
     until_in_agreement(&test).await;
     assert_eq!(test.host.active(), 0);
     test.host.awake(sprite.id).await.expect("awake");
+}
+
+#[tokio::test]
+async fn a_sprite_of_another_driver_is_not_booted() {
+    let mut test = TestHost::new().await;
+    let sprite = test.create("one").await;
+    test.host.close().await;
+    test.driver.pretend(DriverKind::Microvm);
+    test.reopen(TestHost::options()).await.expect("reopen");
+    let error = test
+        .host
+        .awake(sprite.id)
+        .await
+        .expect_err("another driver's");
+    assert!(
+        error.to_string().contains("created with driver container"),
+        "{error}"
+    );
+    assert_eq!(
+        test.host
+            .sprite_by_id(sprite.id)
+            .await
+            .expect("kept")
+            .status,
+        SpriteStatus::Cold
+    );
+    assert_eq!(test.driver.started(), 1);
 }
 
 #[tokio::test]

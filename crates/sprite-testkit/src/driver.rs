@@ -28,6 +28,7 @@ pub(crate) struct World {
 struct State {
     machines: HashMap<MachineId, Arc<FakeMachine>>,
     started: usize,
+    kind: Option<DriverKind>,
     unsound: Vec<String>,
 }
 
@@ -45,6 +46,11 @@ impl FakeDriver {
     /// Makes a step fail the next `times` times.
     pub fn fail(&self, step: Step, times: u32) {
         self.switches.fail(step, times);
+    }
+
+    /// Says to be another driver from now on.
+    pub fn pretend(&self, kind: DriverKind) {
+        self.world.state().kind = Some(kind);
     }
 
     /// Makes a step wait as long as what comes back lives.
@@ -94,7 +100,7 @@ impl FakeDriver {
 #[async_trait]
 impl MachineDriver for FakeDriver {
     fn kind(&self) -> DriverKind {
-        DriverKind::Container
+        self.world.state().kind.unwrap_or(DriverKind::Container)
     }
 
     async fn start(&self, spec: MachineSpec) -> Result<Arc<dyn Machine>, MachineError> {

@@ -1,0 +1,132 @@
+//! What those who wait for a sprite's task are told: the lifecycle's answers as each operation's own result.
+
+use std::sync::Arc;
+
+use sprite_catalog::Sprite;
+use sprite_lifecycle::{Answer, Refusal};
+use sprite_machine::Machine;
+use sprite_types::MachineId;
+use tokio::sync::oneshot;
+
+use crate::awake::{Awake, Released};
+use crate::context::Context;
+use crate::error::{CreateError, DestroyError, RestartError, WakeError};
+use crate::registry::{CreateReply, Look, Message};
+
+/// Who waits for an answer.
+pub(crate) enum Reply {
+    Create(CreateReply),
+    Wake(oneshot::Sender<Result<Awake, WakeError>>),
+    Restart(oneshot::Sender<Result<MachineId, RestartError>>),
+    Destroy(oneshot::Sender<Result<(), DestroyError>>),
+    Close(oneshot::Sender<()>),
+}
+
+/// Answers a message for a sprite whose row is not there, or cannot be read.
+pub(crate) fn refuse(message: Message, unreadable: bool) {
+    let cause = || "read the row of the sprite".to_owned();
+    // Whoever does not wait any more needs no answer.
+    match message {
+        Message::Wake(reply) if unreadable => {
+            drop(reply.send(Err(WakeError::Failed { cause: cause() })));
+        }
+        Message::Wake(reply) => drop(reply.send(Err(WakeError::NotFound))),
+        Message::Restart(reply) if unreadable => {
+            drop(reply.send(Err(RestartError::Failed { cause: cause() })));
+        }
+        Message::Restart(reply) => drop(reply.send(Err(RestartError::NotFound))),
+        Message::Destroy(reply) if unreadable => {
+            drop(reply.send(Err(DestroyError::Step { cause: cause() })));
+        }
+        Message::Destroy(reply) => drop(reply.send(Err(DestroyError::NotFound))),
+        Message::Close(reply) => drop(reply.send(())),
+        Message::Look(reply) => drop(reply.send(Look::Asleep)),
+    }
+}
+
+/// What the creator is told; `error` is what failed, as he sees it.
+pub(crate) fn created(
+    answer: Answer,
+    sprite: &Sprite,
+    error: Option<CreateError>,
+) -> Result<Sprite, CreateError> {
+    match answer {
+        Answer::Created => Ok(sprite.clone()),
+        Answer::Refused(Refusal::Failed(cause)) => {
+            Err(error.unwrap_or(CreateError::Step { cause }))
+        }
+        Answer::Refused(Refusal::Gone) => Err(CreateError::Destroyed),
+        Answer::Refused(Refusal::Closing | Refusal::Busy)
+        | Answer::Awake
+        | Answer::Restarted
+        | Answer::Destroyed
+        | Answer::Closed => Err(CreateError::Closing),
+    }
+}
+
+/// What somebody who wants the sprite awake is told. A hold that was counted and is not handed out is let go.
+pub(crate) fn woken(
+    answer: Answer,
+    ctx: &Context,
+    released: &Arc<Released>,
+) -> Result<Awake, WakeError> {
+    match answer {
+        Answer::Awake => match running(ctx) {
+            Some(machine) => Ok(Awake::new(machine, ctx.shared.epoch, released.clone())),
+            None => {
+                released.one();
+                Err(WakeError::Failed {
+                    cause: "machine is gone".to_owned(),
+                })
+            }
+        },
+        Answer::Refused(Refusal::Failed(cause)) => Err(WakeError::Failed { cause }),
+        Answer::Refused(Refusal::Busy) => Err(WakeError::Busy),
+        Answer::Refused(Refusal::Gone) => Err(WakeError::NotFound),
+        Answer::Refused(Refusal::Closing)
+        | Answer::Created
+        | Answer::Restarted
+        | Answer::Destroyed
+        | Answer::Closed => Err(WakeError::Closing),
+    }
+}
+
+/// What somebody who wants a fresh machine is told.
+pub(crate) fn restarted(answer: Answer, ctx: &Context) -> Result<MachineId, RestartError> {
+    match answer {
+        Answer::Restarted => match running(ctx) {
+            Some(machine) => Ok(machine.identity().machine),
+            None => Err(RestartError::Failed {
+                cause: "machine is gone".to_owned(),
+            }),
+        },
+        Answer::Refused(Refusal::Failed(cause)) => Err(RestartError::Failed { cause }),
+        Answer::Refused(Refusal::Busy) => Err(RestartError::Busy),
+        Answer::Refused(Refusal::Gone) => Err(RestartError::NotFound),
+        Answer::Refused(Refusal::Closing)
+        | Answer::Created
+        | Answer::Awake
+        | Answer::Destroyed
+        | Answer::Closed => Err(RestartError::Closing),
+    }
+}
+
+/// What somebody who wants the sprite gone is told.
+pub(crate) fn destroyed(answer: Answer) -> Result<(), DestroyError> {
+    match answer {
+        Answer::Destroyed => Ok(()),
+        Answer::Refused(Refusal::Failed(cause)) => Err(DestroyError::Step { cause }),
+        Answer::Refused(Refusal::Busy) => Err(DestroyError::Busy),
+        Answer::Refused(Refusal::Gone) => Err(DestroyError::NotFound),
+        Answer::Refused(Refusal::Closing)
+        | Answer::Created
+        | Answer::Awake
+        | Answer::Restarted
+        | Answer::Closed => Err(DestroyError::Closing),
+    }
+}
+
+fn running(ctx: &Context) -> Option<Arc<dyn Machine>> {
+    debug_assert!(ctx.machine.is_some(), "a running sprite has a machine");
+    ctx.machine.clone()
+}
