@@ -1,22 +1,31 @@
 //! Bodies of requests.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::de::DeserializeOwned;
 use sprite_api::ErrorKind;
+use tokio::time::timeout;
 
 use crate::problem::{Answer, Problem};
 
 /// Longest JSON body in bytes.
 pub(crate) const MAX_JSON: usize = 1 << 20;
 
+/// How long a body may take: that of a slow line, not of a client that holds a connection open.
+const WITHIN: Duration = Duration::from_secs(30);
+
 /// A whole body of at most [`MAX_JSON`] bytes.
 ///
 /// # Errors
-/// It is larger, or the client broke off.
+/// It is larger, or it does not come in time, or the client broke off.
 pub(crate) async fn whole(body: Body) -> Answer<Bytes> {
-    match Limited::new(body, MAX_JSON).collect().await {
+    let collected = timeout(WITHIN, Limited::new(body, MAX_JSON).collect())
+        .await
+        .map_err(|_| Problem::new(ErrorKind::Invalid, "body did not come in time"))?;
+    match collected {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(Problem::new(
             ErrorKind::TooLarge,

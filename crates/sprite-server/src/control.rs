@@ -14,7 +14,7 @@ use sprite_api::control::{ClientEnvelope, PREFIX, ServerEnvelope};
 use sprite_api::exec::{self, ServerText};
 use sprite_api::query::Query;
 use sprite_api::{ErrorBody, ErrorKind};
-use sprite_host::{Sprite, Watch, WatchEvent};
+use sprite_host::{Watch, WatchEvent};
 use sprite_types::{SpriteId, SpriteStatus};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
@@ -78,17 +78,19 @@ pub(crate) async fn control(
     let tasks = connection.tasks.clone();
     let task = async move {
         if let Ok(Ok(io)) = timeout(UPGRADE_WITHIN, upgrade.connection).await {
-            let watch = app.host.watch(&sprite.org);
-            let socket = Socket::new(TokioIo::new(io));
-            Control {
+            let sleep = Sleep {
+                sprite: sprite.id,
+                watch: app.host.watch(&sprite.org),
+                status: sprite.status,
+            };
+            let control = Control {
                 app,
-                sprite,
+                sprite: sprite.id,
                 connection,
-                watch,
-                socket,
-            }
-            .run()
-            .await;
+                sleep,
+                socket: Socket::new(TokioIo::new(io)),
+            };
+            control.run().await;
         }
     };
     tasks.spawn(task.instrument(span));
@@ -98,9 +100,9 @@ pub(crate) async fn control(
 /// A socket and what it is about.
 struct Control<S> {
     app: App,
-    sprite: Sprite,
+    sprite: SpriteId,
     connection: Connection,
-    watch: Watch,
+    sleep: Sleep,
     socket: Socket<S>,
 }
 
@@ -144,7 +146,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Control<S> {
             self.socket.writer.flush().await.map_err(|_| End::Gone)?;
             let message = tokio::select! {
                 message = self.socket.reader.next() => message,
-                () = asleep(&mut self.watch, &self.sprite) => return Err(End::Asleep),
+                () = self.sleep.fallen() => return Err(End::Asleep),
                 () = self.connection.stop.cancelled() => return Err(End::Stopped),
                 () = tokio::time::sleep(KEEPALIVE) => {
                     self.socket.writer.text(ServerText::Keepalive.to_json());
@@ -169,7 +171,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Control<S> {
 
     /// Runs one exec.
     async fn exec(&mut self, query: &Query) -> Result<(), End> {
-        let mut session = match open(&self.app, self.sprite.id, query).await {
+        let mut session = match open(&self.app, self.sprite, query).await {
             Ok(session) => session,
             Err(problem) => {
                 self.error(problem.message().to_owned());
@@ -276,23 +278,39 @@ fn start(op: &str, args: Query) -> Asked {
     }
 }
 
-/// Returns when the sprite falls asleep or is gone.
-///
-/// # Cancel safety
-/// Safe: an event that was taken before changed nothing.
-async fn asleep(watch: &mut Watch, sprite: &Sprite) {
-    loop {
-        match watch.next().await {
-            Some(WatchEvent::Changed {
-                sprite: changed, ..
-            }) if changed.id == sprite.id => match changed.status {
-                SpriteStatus::Warm | SpriteStatus::Cold => return,
-                SpriteStatus::Running => {}
-            },
-            Some(WatchEvent::Gone { sprite: gone, .. }) if gone.id == sprite.id => return,
-            Some(WatchEvent::Changed { .. } | WatchEvent::Gone { .. } | WatchEvent::Missed) => {}
-            // The host closes; the server's own stop follows.
-            None => std::future::pending().await,
+/// Notices when the sprite, having run, runs no more.
+struct Sleep {
+    sprite: SpriteId,
+    watch: Watch,
+    /// As it was last seen. A sprite that sleeps already, or is only just waking, does not fall asleep.
+    status: SpriteStatus,
+}
+
+impl Sleep {
+    /// Returns when the sprite falls asleep or is gone.
+    ///
+    /// # Cancel safety
+    /// Safe: what was seen is remembered.
+    async fn fallen(&mut self) {
+        loop {
+            match self.watch.next().await {
+                Some(WatchEvent::Changed { sprite, .. }) if sprite.id == self.sprite => {
+                    let before = std::mem::replace(&mut self.status, sprite.status);
+                    match (before, sprite.status) {
+                        (SpriteStatus::Running, SpriteStatus::Warm | SpriteStatus::Cold) => return,
+                        (_, SpriteStatus::Running)
+                        | (
+                            SpriteStatus::Warm | SpriteStatus::Cold,
+                            SpriteStatus::Warm | SpriteStatus::Cold,
+                        ) => {}
+                    }
+                }
+                Some(WatchEvent::Gone { sprite, .. }) if sprite.id == self.sprite => return,
+                Some(WatchEvent::Changed { .. } | WatchEvent::Gone { .. } | WatchEvent::Missed) => {
+                }
+                // The host closes; the server's own stop follows.
+                None => std::future::pending().await,
+            }
         }
     }
 }

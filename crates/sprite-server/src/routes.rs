@@ -1,6 +1,7 @@
 //! Which request goes where.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -96,7 +97,12 @@ async fn no_method(request: Request) -> Problem {
 
 /// Every answer tells the version. Source: behaviour reference §1.1.
 async fn with_version(request: Request, next: Next) -> Response {
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let began = Instant::now();
     let mut response = next.run(request).await;
+    // Without the query: commands and variables in it are nobody's business.
+    let (path, status) = (uri.path(), response.status().as_u16());
+    tracing::debug!(%method, path, status, elapsed = ?began.elapsed(), "answered");
     response.headers_mut().insert(
         HeaderName::from_static(VERSION_HEADER),
         HeaderValue::from_static(RUNTIME_VERSION),

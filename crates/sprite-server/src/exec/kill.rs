@@ -26,6 +26,9 @@ use crate::{answer, body};
 /// How long a session may take to end before SIGKILL, if nothing is said.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How much longer than it was told to wait the machine may take for its next word.
+const SLACK: Duration = Duration::from_secs(30);
+
 /// Signal a session
 ///
 /// The signal goes to its process group. The answer is a line for each thing that happens; the last one is
@@ -78,7 +81,7 @@ pub(crate) async fn kill(
             return Err(Problem::machine_lost("the machine answered something else"));
         }
     };
-    Ok(progress(operation, first))
+    Ok(progress(operation, first, timeout.saturating_add(SLACK)))
 }
 
 fn wanted(query: &Query, said: &Kill) -> Answer<(Signal, Duration)> {
@@ -109,13 +112,17 @@ fn wanted(query: &Query, said: &Kill) -> Answer<(Signal, Duration)> {
 }
 
 /// The answer as it comes, beginning with `first`.
-fn progress(operation: Operation, first: KillEvent) -> Response {
+fn progress(operation: Operation, first: KillEvent, within: Duration) -> Response {
     let begun = Some((operation, Some(first)));
-    let lines = stream::unfold(begun, |state| async move {
+    let lines = stream::unfold(begun, move |state| async move {
         let (mut operation, ready) = state?;
         let reply = match ready {
             Some(event) => Ok(Reply::Kill(event)),
-            None => operation.reply().await,
+            None => tokio::time::timeout(within, operation.reply())
+                .await
+                .unwrap_or_else(|_| {
+                    Err(Problem::machine_lost("the machine did not answer in time"))
+                }),
         };
         let (line, last) = match reply {
             Ok(Reply::Kill(event)) => {

@@ -1,6 +1,10 @@
 //! Behaviour reference §1.5, §8, §11: operations one after the other over one socket.
 
+use std::time::Duration;
+
 use serde_json::json;
+use sprite_server::ServeLimits;
+use sprite_testkit::TestHost;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::setup::Server;
@@ -128,6 +132,22 @@ async fn the_go_sdk_is_turned_away() {
         Some(404)
     );
     assert_eq!(server.get(CONTROL).await.status(), 426);
+}
+
+/// §11.12: an idle socket does not keep the sprite awake, and is closed with 1001 when it falls asleep.
+#[tokio::test]
+async fn an_idle_socket_lets_the_sprite_sleep() {
+    let options = sprite_host::HostOptions {
+        idle_timeout: Some(Duration::from_millis(100)),
+        ..TestHost::options()
+    };
+    let server = Server::with(options, ServeLimits::default()).await;
+    server.test.create("s").await;
+    let mut ws = server.ws(CONTROL).await;
+    ws.start(json!({"cmd": ["true"]})).await;
+    assert_eq!(until_complete(&mut ws).await.last(), Some(&complete(0)));
+    assert_eq!(ws.next().await, Event::Close(1001));
+    assert_eq!(server.get("/v1/sprites/s").await.json()["status"], "warm");
 }
 
 /// A client that goes away in the middle of an operation detaches.

@@ -97,6 +97,29 @@ async fn a_client_that_never_reads_stops_its_session() {
     }
 }
 
+/// The same over plain HTTP.
+#[tokio::test]
+async fn a_client_that_never_reads_its_answer_stops_its_session() {
+    let server = Server::with_sprite().await;
+    let bytes: usize = 64 << 20;
+    let path = format!("{EXEC}?cmd=yes&cmd={bytes}");
+    let slow = server.request("POST", &path).begin().await;
+    let rate = async || server.get(EXEC).await.json()["sessions"][0]["bytes_per_second"].as_f64();
+    eventually(SOON, async || match rate().await {
+        Some(0.0) => ControlFlow::Break(()),
+        other => ControlFlow::Continue(other),
+    })
+    .await;
+    let answer = slow.whole().await;
+    let output: usize = answer
+        .chunks
+        .iter()
+        .filter(|chunk| chunk[0] == 1)
+        .map(|chunk| chunk.len() - 1)
+        .sum();
+    assert_eq!((output, answer.complete), (bytes, true));
+}
+
 /// Frames that are none: the connection is closed with the reason, and the session lives on.
 #[tokio::test]
 async fn broken_frames_close_the_socket() {

@@ -122,6 +122,58 @@ async fn a_command_ends_some_time_after_its_client() {
     until_no_session(&server).await;
 }
 
+/// §4.1: metadata never wakes; sessions end with their machine, so asking for them does not wake one either.
+#[tokio::test]
+async fn asking_about_a_sprite_at_rest_does_not_wake_it() {
+    let server = Server::with_sprite().await;
+    server
+        .ws(&format!("{EXEC}?cmd=true"))
+        .await
+        .until_exit()
+        .await;
+    server
+        .test
+        .driver
+        .machines()
+        .remove(0)
+        .end("ended by the test");
+    let status = async || server.get("/v1/sprites/s").await.json()["status"].clone();
+    eventually(SOON, async || match status().await {
+        cold if cold == "cold" => ControlFlow::Break(()),
+        other => ControlFlow::Continue(other),
+    })
+    .await;
+    let started = server.test.driver.started();
+    assert!(sessions(&server).await.is_empty());
+    assert_eq!(server.request("HEAD", EXEC).send().await.status(), 200);
+    let attach = server
+        .try_ws(&format!("{EXEC}/1"))
+        .await
+        .err()
+        .map(|head| head.status);
+    assert_eq!(attach, Some(404));
+    assert_eq!(
+        server.post(&format!("{EXEC}/1/kill"), "").await.status(),
+        404
+    );
+    assert_eq!(
+        server.get("/v1/sprites/s/check").await.json()["status"],
+        "hibernated"
+    );
+    server.get("/v1/sprites").await;
+    assert_eq!(
+        (status().await, server.test.driver.started()),
+        ("cold".into(), started)
+    );
+    let mut ws = server.ws(&format!("{EXEC}?cmd=true")).await;
+    assert_eq!(
+        ws.until_exit().await.last(),
+        Some(&Event::Exit(0)),
+        "the request is held while it wakes"
+    );
+    assert_eq!(server.test.driver.started(), started + 1);
+}
+
 /// §1.4.5, §11.5: the lines of a kill; 410 within ten minutes of the end; 404 for what never was.
 #[tokio::test]
 async fn kills_tell_what_they_do() {
