@@ -1,5 +1,6 @@
 //! A whole host on fakes.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,6 +90,12 @@ impl TestHost {
     /// As [`Host::open`].
     pub async fn open_another(&self, options: HostOptions) -> Result<Host, OpenError> {
         open(&self.dir, &self.driver, &self.disks, options).await
+    }
+
+    /// The catalog's file, for tests that do to it what a full disk or a person would.
+    #[must_use]
+    pub fn catalog_file(&self) -> PathBuf {
+        self.dir.path().join("catalog.db")
     }
 
     /// Creates a sprite of that name with every setting at its default.

@@ -1,6 +1,7 @@
 //! A machine in memory, with an agent that speaks the real protocol.
 
 use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -25,6 +26,7 @@ pub struct FakeMachine {
     acceptor: Arc<Acceptor>,
     agent: Arc<FakeAgent>,
     frozen: watch::Sender<bool>,
+    freezes: AtomicU32,
     exit: Arc<watch::Sender<Option<String>>>,
     /// Cuts the transports that there are.
     transports: Mutex<CancellationToken>,
@@ -45,6 +47,7 @@ impl FakeMachine {
             acceptor,
             agent,
             frozen: watch::Sender::new(false),
+            freezes: AtomicU32::new(0),
             exit,
             transports: Mutex::default(),
         })
@@ -79,6 +82,12 @@ impl FakeMachine {
     #[must_use]
     pub fn is_frozen(&self) -> bool {
         *self.frozen.borrow()
+    }
+
+    /// How often it was frozen.
+    #[must_use]
+    pub fn freezes(&self) -> u32 {
+        self.freezes.load(Ordering::Relaxed)
     }
 
     /// Cuts every connection to the agent; streams resume over new ones.
@@ -163,6 +172,7 @@ impl Machine for FakeMachine {
     async fn freeze(&self) -> Result<(), MachineError> {
         self.pass(Step::Freeze, "freeze").await?;
         self.frozen.send_replace(true);
+        self.freezes.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
