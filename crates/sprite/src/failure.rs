@@ -79,6 +79,9 @@ fn api_hint(refusal: &ApiError, server: &ServerUrl) -> Option<String> {
         (401, _) => Some(format!(
             "log in: sprited token create --org personal | sprite auth setup --url {server} --token -"
         )),
+        (404, _) if refusal.request.contains("/exec/") => {
+            Some("see what runs: sprite sessions list".to_owned())
+        }
         (404, "not_found") => Some("see what there is: sprite list".to_owned()),
         (409, "name_taken") => {
             Some("choose another name, or use that sprite: sprite use NAME".to_owned())

@@ -332,6 +332,10 @@ async fn attaching_shows_what_was_and_does_not_close_the_sessions_input() {
         unknown.stderr.contains("session not found: 78"),
         "{unknown:?}"
     );
+    assert!(
+        unknown.stderr.contains("sprite sessions list"),
+        "{unknown:?}"
+    );
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use sprite_types::SessionId;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_util::sync::CancellationToken;
 
@@ -136,7 +137,7 @@ impl Reader {
             }),
             Ok(Some(Ok(message))) => Ok(message),
             Ok(Some(Err(error))) => Err(explain(&error)),
-            Ok(None) => Err("it ended".to_owned()),
+            Ok(None) => Err("it broke off".to_owned()),
             Err(_) => Err(format!("the server was silent for {} s", limit.as_secs())),
         }
     }
@@ -145,8 +146,10 @@ impl Reader {
 fn explain(error: &tungstenite::Error) -> String {
     match error {
         tungstenite::Error::Io(source) => source.to_string(),
-        tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => {
-            "it ended".to_owned()
+        tungstenite::Error::ConnectionClosed
+        | tungstenite::Error::AlreadyClosed
+        | tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
+            "it broke off".to_owned()
         }
         other => other.to_string(),
     }

@@ -59,12 +59,10 @@ fn shell(sprite: &Sprite) -> Command {
         .unwrap_or_default();
     match name {
         // A sprite need not have the shell of whoever works with it.
-        "zsh" | "fish" | "tcsh" | "ksh" => sprite.command("sh").args([
-            "-c",
-            "command -v \"$1\" >/dev/null && exec \"$1\" -l; exec bash -l",
-            "sh",
-            name,
-        ]),
+        "zsh" | "fish" | "tcsh" | "ksh" => {
+            let line = format!("exec \"$(command -v {name} || command -v bash)\" -l");
+            sprite.command("sh").arg("-c").arg(line)
+        }
         _ => sprite.command("bash").arg("-l"),
     }
 }
