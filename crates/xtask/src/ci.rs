@@ -126,7 +126,7 @@ fn step(name: &str, host: Host, state: &mut State) -> Outcome<Tally> {
                 .map_or(Ok(()), Server::remove)
                 .map(passed)
         }
-        "demo" => demo::run(host, Consent::Given).map(passed),
+        "demo" => demo::run(host, Build::Debug, Consent::Given).map(passed),
         other => Err(Failure::Check(format!(
             "step {other} is listed and not known"
         ))),

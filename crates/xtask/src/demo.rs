@@ -38,7 +38,7 @@ const SESSION_STATUS: i32 = 42;
 ///
 /// # Errors
 /// A step fails, or the person interrupts; everything is removed all the same.
-pub fn run(host: Host, consent: Consent) -> Outcome {
+pub fn run(host: Host, build: Build, consent: Consent) -> Outcome {
     let begun = Instant::now();
     let missing = packages::missing(packages::SERVE);
     let mut steps: Vec<String> = packages::announcement(&missing).into_iter().collect();
@@ -54,10 +54,10 @@ pub fn run(host: Host, consent: Consent) -> Outcome {
     packages::install(&host, &missing)?;
 
     timed("build", || {
-        Build::Release.make().map(|()| ((), "release".to_owned()))
+        build.make().map(|()| ((), build.name().to_owned()))
     })?;
     let mut server = timed("server", || {
-        let server = Server::start(host, Build::Release, Image::Default, "demo")?;
+        let server = Server::start(host, build, Image::Default, "demo")?;
         let url = server.url().to_owned();
         Ok((server, url))
     })?;

@@ -30,6 +30,7 @@ const HELP: &str = "\
 cargo xtask COMMAND
 
   demo             a sprite's life on this computer, from nothing to nothing left behind
+  demo --debug     the same with a build that is quick to make and slow to run
   test             the tests this computer can run as it is; says what is left out and why
   test --all       every test; lists what must be installed, and asks once
   bench            the numbers of SPECIFICATION.md, each against a floor taken in the same run
@@ -69,7 +70,8 @@ fn dispatch(words: &[&str], consent: Consent) -> Outcome {
             print!("{HELP}");
             Ok(())
         }
-        ["demo"] => demo::run(host, consent),
+        ["demo"] => demo::run(host, Build::Release, consent),
+        ["demo", "--debug"] => demo::run(host, Build::Debug, consent),
         ["test"] => test::run(host, Scope::AsItIs, consent),
         ["test", "--all"] => test::run(host, Scope::All, consent),
         ["bench"] => bench::run(host, consent),

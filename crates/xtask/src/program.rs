@@ -17,7 +17,7 @@ const REPEATED_LINES: usize = 30;
 pub struct Program {
     words: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
-    unset: Vec<&'static str>,
+    unset: Vec<OsString>,
     directory: Option<std::path::PathBuf>,
     own_group: bool,
 }
@@ -45,9 +45,20 @@ impl Program {
         }
     }
 
-    /// The cargo that runs this.
+    /// The cargo that runs this. What it told this program about the package `xtask` is taken out again: build
+    /// scripts that look at such variables would run anew, and everything after them.
     pub fn cargo() -> Self {
-        Self::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        let mut program = Self::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        program.unset = std::env::vars_os()
+            .map(|(name, _)| name)
+            .filter(|name| {
+                let name = name.to_string_lossy();
+                ["CARGO_PKG_", "CARGO_MANIFEST_"]
+                    .iter()
+                    .any(|stem| name.starts_with(stem))
+            })
+            .collect();
+        program
     }
 
     /// Adds words.
@@ -68,8 +79,8 @@ impl Program {
 
     /// Takes variables of ours out of its environment.
     #[must_use]
-    pub fn unset(mut self, names: &[&'static str]) -> Self {
-        self.unset.extend(names);
+    pub fn unset(mut self, names: &[&str]) -> Self {
+        self.unset.extend(names.iter().map(OsString::from));
         self
     }
 

@@ -31,12 +31,17 @@ pub enum Build {
 }
 
 impl Build {
-    /// Where its programs lie.
-    pub fn directory(self) -> PathBuf {
-        target_directory().join(match self {
+    /// Its name, as cargo has it.
+    pub fn name(self) -> &'static str {
+        match self {
             Self::Debug => "debug",
             Self::Release => "release",
-        })
+        }
+    }
+
+    /// Where its programs lie.
+    pub fn directory(self) -> PathBuf {
+        target_directory().join(self.name())
     }
 
     /// Builds the server and the client.
