@@ -32,6 +32,9 @@ pub struct LaunchSpec {
     pub root: PathBuf,
     /// The agent's program.
     pub agent: PathBuf,
+    /// Memory of the environment in MiB; what lies in memory without a process that could be ended is bounded
+    /// by it.
+    pub memory_mib: u32,
 }
 
 /// How it went.

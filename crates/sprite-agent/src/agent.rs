@@ -15,6 +15,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{Mutex, oneshot};
 
 use crate::launch::{FIRST_CGROUP_FD, LISTENER_FD, RANGE_FD};
+use crate::log::say;
 use crate::operation;
 use crate::process::ProcessSpec;
 use crate::sessions::Sessions;
@@ -39,13 +40,11 @@ pub(crate) struct Environment {
 
 /// Serves until the machine ends.
 pub(crate) fn main() -> Result<(), StepError> {
-    let cgroups = std::env::args()
-        .nth(2)
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(0);
+    let cgroups = spawn::argument(spawn::CGROUPS_ARG);
+    let memory_mib = spawn::argument(spawn::MEMORY_ARG);
     // SAFETY: takes numbers, no memory.
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
-    let spawner = Spawner::start(cgroups)?;
+    let spawner = Spawner::start(cgroups, memory_mib)?;
     // SAFETY: the launcher left it open for us, and nothing else in this process owns it.
     let listener = unsafe { UnixListener::from_raw_fd(LISTENER_FD) };
     listener
@@ -135,7 +134,7 @@ impl Agent {
 /// The environment's first process ends only when the kernel or the host wants it to; then so does the machine.
 async fn end_with(first: Arc<AsyncFd<OwnedFd>>) {
     if first.readable().await.is_ok() && !operation::shutting_down() {
-        eprintln!("sprite-agent: the environment's first process ended");
+        say("the environment's first process ended");
         std::process::exit(1);
     }
 }
@@ -152,7 +151,7 @@ struct Spawner {
 }
 
 impl Spawner {
-    fn start(cgroups: i32) -> Result<Self, StepError> {
+    fn start(cgroups: i32, memory_mib: i32) -> Result<Self, StepError> {
         let (ours, theirs) = UnixStream::pair().step("make a socket pair")?;
         let socket = theirs.as_raw_fd();
         let mut command = Command::new("/agent");
@@ -160,7 +159,7 @@ impl Spawner {
         command
             .arg0("sprite-init")
             .arg("spawn")
-            .arg(cgroups.to_string());
+            .args([cgroups, memory_mib].map(|n| n.to_string()));
         // SAFETY: between fork and exec only dup2 is called, on a descriptor that is open there.
         unsafe {
             command.pre_exec(move || match libc::dup2(socket, spawn::SOCKET_FD) {
@@ -216,7 +215,7 @@ fn ask(socket: &UnixStream, jobs: &mpsc::Receiver<Job>) {
             });
         if let Err(error) = &answer {
             // Without a spawner nothing can be started any more: the machine ends, and is started anew.
-            eprintln!("sprite-agent: lost the spawner: {error}");
+            say(format_args!("lost the spawner: {error}"));
             std::process::exit(1);
         }
         // Who asked may have gone; what was forked is then cleaned up by its session's own end.

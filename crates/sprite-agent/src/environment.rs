@@ -19,6 +19,7 @@ use sprite_agent_api::launch::ENVIRONMENT_IDS;
 use sprite_agent_api::message::EnvironmentSpec;
 
 use crate::confine;
+use crate::identity;
 use crate::launch::{DEVICES, clone_mount, pseudo, write_maps};
 use crate::step::{Step, StepError};
 use crate::sys;
@@ -54,6 +55,43 @@ const MASKED_DIRECTORIES: [&str; 12] = [
 ];
 /// Parts of /proc that can only be read.
 const READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
+
+/// How much memory the environment has.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Memory {
+    /// All of this kernel's.
+    Whole,
+    /// A part of it.
+    Mib(u32),
+}
+
+impl Memory {
+    pub(crate) fn of_mib(mib: i32) -> Self {
+        match u32::try_from(mib) {
+            Ok(0) | Err(_) => Self::Whole,
+            Ok(mib) => Self::Mib(mib),
+        }
+    }
+
+    /// A part of it, as tmpfs takes it. What lies there is held by no process, so that ending processes gives no
+    /// room: together these parts leave enough for all that runs.
+    fn percent(self, percent: u32) -> String {
+        match self {
+            Self::Whole => format!("{percent}%"),
+            Self::Mib(mib) => format!("{}k", u64::from(mib) * 1024 * u64::from(percent) / 100),
+        }
+    }
+
+    /// Most files on a tmpfs. Each takes about 1 KiB that no size counts: one for each 16 KiB of memory.
+    fn files(self) -> String {
+        const OF_WHOLE: u32 = 1 << 18;
+        match self {
+            Self::Whole => OF_WHOLE,
+            Self::Mib(mib) => mib.saturating_mul(64),
+        }
+        .to_string()
+    }
+}
 
 /// The two points at which the environment's first process and the spawner wait for each other.
 pub(crate) struct Gates {
@@ -93,7 +131,12 @@ impl Gates {
 }
 
 /// Becomes the environment's first process. Reports the empty text when all is built, or what failed.
-pub(crate) fn become_first(spec: &EnvironmentSpec, gates: Gates, report: OwnedFd) -> ! {
+pub(crate) fn become_first(
+    spec: &EnvironmentSpec,
+    memory: Memory,
+    gates: Gates,
+    report: OwnedFd,
+) -> ! {
     let mut report = fs::File::from(report);
     let Gates {
         wait_unshared,
@@ -102,7 +145,7 @@ pub(crate) fn become_first(spec: &EnvironmentSpec, gates: Gates, report: OwnedFd
         tell_mapped,
     } = gates;
     drop((wait_unshared, tell_mapped));
-    if let Err(failure) = build(spec, tell_unshared, wait_mapped) {
+    if let Err(failure) = build(spec, memory, tell_unshared, wait_mapped) {
         // The reader takes the end of the process for a failure too.
         let _ = write!(report, "{failure}");
         // SAFETY: ends this process without running anything of the spawner's.
@@ -115,6 +158,7 @@ pub(crate) fn become_first(spec: &EnvironmentSpec, gates: Gates, report: OwnedFd
 
 fn build(
     spec: &EnvironmentSpec,
+    memory: Memory,
     mut tell_unshared: PipeWriter,
     mut wait_mapped: PipeReader,
 ) -> Result<(), StepError> {
@@ -129,7 +173,7 @@ fn build(
     )
     .step("attach the disk as a root")?;
     rustix::process::chdir("/env").step("enter the disk")?;
-    mount_all()?;
+    mount_all(memory)?;
     sys::pivot_into_current_directory().step("leave the machine's root")?;
     let namespaces = libc::CLONE_NEWUSER
         | libc::CLONE_NEWNS
@@ -143,7 +187,7 @@ fn build(
     }
     sys::become_user(0, 0, &[]).step("become root of the environment")?;
     rustix::system::sethostname(spec.hostname.as_bytes()).step("set the host name")?;
-    write_identity(spec)?;
+    identity::write(spec);
     confine::limit_capabilities().step("limit capabilities")?;
     confine::filter_system_calls().step("filter system calls")
 }
@@ -179,7 +223,7 @@ fn attach_at(mount: impl AsFd, place: impl AsFd, name: &str) -> Result<(), StepE
         .step(&format!("mount /{name}"))
 }
 
-fn mount_all() -> Result<(), StepError> {
+fn mount_all(memory: Memory) -> Result<(), StepError> {
     let nosuid = sys::MOUNT_ATTR_NOSUID;
     let quiet = nosuid | sys::MOUNT_ATTR_NODEV | sys::MOUNT_ATTR_NOEXEC;
     let proc = pseudo("proc", &[], quiet).step("make /proc")?;
@@ -187,28 +231,25 @@ fn mount_all() -> Result<(), StepError> {
     let sysfs = clone_mount(Path::new("/sys")).step("find sysfs")?;
     attach_at(&sysfs, mount_point("sys")?, "sys")?;
     let root = ROOT_IN_MACHINE.to_string();
-    let owned = |size: &'static str, mode: &'static str| {
-        [
+    let files = memory.files();
+    let tmpfs = |size: &str, mode, attributes| {
+        let options = [
             ("size", size),
+            ("nr_inodes", &files),
             ("mode", mode),
-            ("uid", root.as_str()),
-            ("gid", root.as_str()),
-        ]
-        .map(|(k, v)| (k.to_owned(), v.to_owned()))
-    };
-    let tmpfs = |options: &[(String, String)], attributes| {
-        let options: Vec<_> = options
-            .iter()
-            .map(|(k, v)| (k.as_str(), v.as_str()))
-            .collect();
+            ("uid", &root),
+            ("gid", &root),
+        ];
         pseudo("tmpfs", &options, attributes)
     };
-    let dev = tmpfs(&owned("64k", "755"), nosuid).step("make /dev")?;
+    let dev = tmpfs("64k", "755", nosuid).step("make /dev")?;
     attach_at(&dev, mount_point("dev")?, "dev")?;
     fill_dev()?;
-    let shm = tmpfs(&owned("50%", "1777"), nosuid | sys::MOUNT_ATTR_NODEV).step("make /dev/shm")?;
+    let shm = tmpfs(&memory.percent(50), "1777", nosuid | sys::MOUNT_ATTR_NODEV);
+    let shm = shm.step("make /dev/shm")?;
     attach_at(&shm, mount_point("dev/shm")?, "dev/shm")?;
-    let run = tmpfs(&owned("10%", "755"), nosuid | sys::MOUNT_ATTR_NODEV).step("make /run")?;
+    let run = tmpfs(&memory.percent(10), "755", nosuid | sys::MOUNT_ATTR_NODEV);
+    let run = run.step("make /run")?;
     attach_at(&run, mount_point("run")?, "run")?;
     mask()
 }
@@ -270,39 +311,6 @@ fn mask() -> Result<(), StepError> {
             let empty = pseudo("tmpfs", &options, sys::MOUNT_ATTR_RDONLY).step("make a cover")?;
             attach(&empty, path)?;
         }
-    }
-    Ok(())
-}
-
-/// Writes the files that say who this sprite is. Inside its own walls as its own root: whatever the paths lead
-/// to is the sprite's.
-fn write_identity(spec: &EnvironmentSpec) -> Result<(), StepError> {
-    let name = &spec.hostname;
-    let servers: String = spec
-        .nameservers
-        .iter()
-        .map(|ip| format!("nameserver {ip}\n"))
-        .collect();
-    let hosts = format!(
-        "127.0.0.1\tlocalhost\n127.0.1.1\t{name}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-    );
-    let files = [
-        ("hostname", format!("{name}\n")),
-        ("hosts", hosts),
-        ("resolv.conf", servers),
-    ];
-    for (file, text) in files {
-        let path = Path::new("/etc").join(file);
-        if fs::read_to_string(&path).is_ok_and(|old| old == text) {
-            continue;
-        }
-        fs::create_dir_all("/etc").step("make /etc")?;
-        match fs::remove_file(&path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error).step(&format!("replace /etc/{file}")),
-        }
-        fs::write(&path, text).step(&format!("write /etc/{file}"))?;
     }
     Ok(())
 }

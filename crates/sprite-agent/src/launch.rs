@@ -20,6 +20,8 @@ use rustix::mount::{
 use sprite_agent_api::launch::{ENVIRONMENT_IDS, LaunchReport, LaunchSpec};
 use sprite_agent_api::wire;
 
+use crate::confine;
+use crate::loop_device;
 use crate::step::{Step, StepError};
 use crate::sys::{self, Fork, Parent};
 
@@ -55,6 +57,8 @@ pub(crate) fn main() -> Result<(), StepError> {
         .step("open /dev/null")?;
     place(&null, 0)?;
     drop(null);
+    // Whatever else the server was started with is not for a machine.
+    close_all_but(&socket)?;
     let built = receive_spec(&socket).and_then(|spec| launch(&spec));
     let report = match &built {
         Ok(pid) => LaunchReport::Started {
@@ -82,6 +86,18 @@ fn receive_spec(socket: &UnixStream) -> Result<LaunchSpec, StepError> {
     place(&listener, LISTENER_FD)?;
     place(&range, RANGE_FD)?;
     Ok(spec)
+}
+
+/// Closes every descriptor but the standard ones and `kept`.
+fn close_all_but(kept: impl AsFd) -> Result<(), StepError> {
+    let kept = kept.as_fd().as_raw_fd().cast_unsigned();
+    for (first, last) in [(3, kept - 1), (kept + 1, u32::MAX)] {
+        // SAFETY: closes numbers; what this process opened so far is `kept` alone.
+        if first <= last && unsafe { libc::close_range(first, last, 0) } != 0 {
+            return Err(io::Error::last_os_error()).step("close descriptors");
+        }
+    }
+    Ok(())
 }
 
 /// Puts a copy of a descriptor at a number, from where the agent inherits it.
@@ -142,7 +158,7 @@ fn mount_disk(image: &Path, id_base: u32) -> Result<OwnedFd, StepError> {
         .open(image)
         .step("open the disk")?;
     rustix::fs::flock(&image, FlockOperation::LockExclusive).step("wait for the disk")?;
-    let (device, path) = attach_loop(&image).step("attach a loop device")?;
+    let (device, path) = loop_device::attach(&image).step("attach a loop device")?;
     let fs = rustix::mount::fsopen("ext4", FsOpenFlags::FSOPEN_CLOEXEC).step("open ext4")?;
     rustix::mount::fsconfig_set_string(fs.as_fd(), "source", &path)
         .step("set the disk's device")?;
@@ -163,79 +179,6 @@ fn mount_disk(image: &Path, id_base: u32) -> Result<OwnedFd, StepError> {
     let ids = mapping_namespace(id_base)?;
     sys::idmap_mount(&mount, &ids).step("map the disk's ids")?;
     Ok(mount)
-}
-
-// Source: include/uapi/linux/loop.h.
-const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
-const LOOP_CONFIGURE: libc::Ioctl = 0x4C0A;
-const LO_FLAGS_AUTOCLEAR: u32 = 4;
-const LO_FLAGS_DIRECT_IO: u32 = 16;
-
-#[repr(C)]
-struct LoopInfo64 {
-    numbers: [u64; 5],
-    number: u32,
-    encrypt_type: u32,
-    encrypt_key_size: u32,
-    flags: u32,
-    names: [u8; 64 + 64 + 32],
-    init: [u64; 2],
-}
-
-#[repr(C)]
-struct LoopConfig {
-    fd: u32,
-    block_size: u32,
-    info: LoopInfo64,
-    reserved: [u64; 8],
-}
-
-/// A free loop device over `image`, with direct I/O where the file system below can.
-fn attach_loop(image: &File) -> io::Result<(File, String)> {
-    let control = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/loop-control")?;
-    let mut flags = LO_FLAGS_AUTOCLEAR | LO_FLAGS_DIRECT_IO;
-    loop {
-        // SAFETY: the request takes no argument.
-        let index = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE) };
-        if index < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let path = format!("/dev/loop{index}");
-        let device = OpenOptions::new().read(true).write(true).open(&path)?;
-        let config = LoopConfig {
-            fd: image.as_raw_fd().cast_unsigned(),
-            block_size: 4096,
-            info: LoopInfo64 {
-                numbers: [0; 5],
-                number: 0,
-                encrypt_type: 0,
-                encrypt_key_size: 0,
-                flags,
-                names: [0; 160],
-                init: [0; 2],
-            },
-            reserved: [0; 8],
-        };
-        // SAFETY: `config` is the structure that the request reads, and lives over the call.
-        let done = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &raw const config) };
-        if done == 0 {
-            return Ok((device, path));
-        }
-        match io::Error::last_os_error() {
-            // Another process took the device in between.
-            error if error.raw_os_error() == Some(libc::EBUSY) => {}
-            error
-                if error.raw_os_error() == Some(libc::EINVAL)
-                    && flags & LO_FLAGS_DIRECT_IO != 0 =>
-            {
-                flags &= !LO_FLAGS_DIRECT_IO;
-            }
-            error => return Err(error),
-        }
-    }
 }
 
 /// A user namespace that exists only as the mapping for an id-mapped mount: 0… on disk is `id_base`… outside.
@@ -343,12 +286,7 @@ fn enter(spec: &LaunchSpec) -> Result<i32, StepError> {
     match unsafe { sys::fork(namespaces, Parent::Caller) }.step("fork the agent")? {
         Fork::Child => {
             drop((tell_map, wait_exec, wait_unshared));
-            let Err(failure) = become_agent(
-                &spec.root,
-                spec.environment_cgroups.len(),
-                &mut wait_map,
-                tell_unshared,
-            );
+            let Err(failure) = become_agent(spec, &mut wait_map, tell_unshared);
             let mut tell_exec = tell_exec;
             // The parent reads it if it can; there is nobody else to tell.
             let _ = write!(tell_exec, "{failure}");
@@ -385,11 +323,11 @@ fn enter(spec: &LaunchSpec) -> Result<i32, StepError> {
 
 /// From here on in the machine's process namespace; ends as the agent's program.
 fn become_agent(
-    root: &Path,
-    cgroups: usize,
+    spec: &LaunchSpec,
     wait_map: &mut io::PipeReader,
     tell_unshared: io::PipeWriter,
 ) -> Result<std::convert::Infallible, StepError> {
+    let root = &spec.root;
     let quiet = sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NODEV | sys::MOUNT_ATTR_NOEXEC;
     let proc = pseudo("proc", &[], quiet).step("make proc")?;
     attach(&proc, &root.join("proc")).step("attach proc")?;
@@ -415,8 +353,12 @@ fn become_agent(
     .step("make terminals")?;
     attach(&pts, Path::new("/dev/pts")).step("attach terminals")?;
     raise_open_files();
-    let cgroups = CString::new(cgroups.to_string()).expect("a number has no zero byte");
-    let error = sys::exec(c"/agent", &[c"sprite-agent", c"run", &cgroups], &[]);
+    confine::confine_agent().step("confine the agent")?;
+    let number = |n: String| CString::new(n).expect("a number has no zero byte");
+    let cgroups = number(spec.environment_cgroups.len().to_string());
+    let memory_mib = number(spec.memory_mib.to_string());
+    let argv = [c"sprite-agent", c"run", &cgroups, &memory_mib];
+    let error = sys::exec(c"/agent", &argv, &[]);
     Err(error).step("execute the agent")
 }
 

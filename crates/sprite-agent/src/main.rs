@@ -15,9 +15,13 @@
 mod agent;
 mod confine;
 mod environment;
+mod filter;
+mod identity;
 mod journal;
 mod kill;
 mod launch;
+mod log;
+mod loop_device;
 mod operation;
 mod passwd;
 mod process;
@@ -48,7 +52,7 @@ fn main() -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("sprite-agent: {failure}");
+            log::say(failure);
             ExitCode::FAILURE
         }
     }

@@ -1,7 +1,8 @@
 //! Users of the environment, read from its own `/etc/passwd` and `/etc/group`. No name service is asked.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// The user that sessions run as.
@@ -46,9 +47,19 @@ impl User {
     }
 }
 
-fn read_bounded(path: &Path) -> io::Result<String> {
+/// A file that is one, of a bounded length. Anything else that hostile code put there is not waited for: opening
+/// a pipe without a writer would.
+pub(crate) fn read_bounded(path: &Path) -> io::Result<String> {
+    let mut options = OpenOptions::new();
+    options
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    let file = options.open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
     let mut text = String::new();
-    File::open(path)?.take(LONGEST).read_to_string(&mut text)?;
+    file.take(LONGEST).read_to_string(&mut text)?;
     Ok(text)
 }
 
@@ -56,8 +67,8 @@ fn parse_user(line: &str) -> Option<User> {
     let mut fields = line.split(':');
     let name = fields.next().filter(|name| *name == USER)?;
     let _password = fields.next()?;
-    let uid = fields.next()?.parse().ok()?;
-    let gid = fields.next()?.parse().ok()?;
+    let uid = fields.next().and_then(parse_id)?;
+    let gid = fields.next().and_then(parse_id)?;
     let _gecos = fields.next()?;
     let home = fields.next().filter(|home| home.starts_with('/'))?;
     let shell = fields
@@ -74,10 +85,15 @@ fn parse_user(line: &str) -> Option<User> {
     })
 }
 
+/// All ones stands for "no change" in the calls that take an id.
+fn parse_id(field: &str) -> Option<u32> {
+    field.parse().ok().filter(|&id| id != u32::MAX)
+}
+
 fn parse_membership(line: &str) -> Option<u32> {
     let mut fields = line.split(':');
     let (_name, _password) = (fields.next()?, fields.next()?);
-    let gid = fields.next()?.parse().ok()?;
+    let gid = fields.next().and_then(parse_id)?;
     fields
         .next()?
         .split(',')
@@ -111,6 +127,8 @@ mod tests {
             "sprite",
             "sprite:x:abc:1::/:",
             "sprite:x:1:1::relative:/bin/sh",
+            "sprite:x:4294967295:1::/:",
+            "sprite:x:1:4294967295::/:",
             ":::::",
         ] {
             assert_eq!(User::find(passwd, "::::\n,,").uid, 1000, "{passwd:?}");

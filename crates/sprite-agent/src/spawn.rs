@@ -13,16 +13,25 @@ use serde::{Deserialize, Serialize};
 use sprite_agent_api::message::EnvironmentSpec;
 use sprite_agent_api::wire;
 
-use crate::environment;
+use crate::environment::{self, Memory};
 use crate::launch::FIRST_CGROUP_FD;
+use crate::log::say;
 use crate::process::{self, ProcessSpec};
 use crate::step::{Step, StepError};
 use crate::sys::{self, Fork, Parent};
 
 /// Where the spawner finds its end of the socket to `run`.
 pub(crate) const SOCKET_FD: i32 = 3;
-/// Says how many cgroup descriptors follow [`FIRST_CGROUP_FD`].
+/// Says how many cgroup descriptors follow [`FIRST_CGROUP_FD`]; for `run` as well.
 pub(crate) const CGROUPS_ARG: usize = 2;
+/// Says how much memory the environment has, in MiB; absent or 0: all that there is. For `run` as well.
+pub(crate) const MEMORY_ARG: usize = 3;
+
+/// A number among the arguments of this program, 0 if it is not there.
+pub(crate) fn argument(place: usize) -> i32 {
+    let text = std::env::args().nth(place);
+    text.and_then(|n| n.parse().ok()).unwrap_or(0)
+}
 
 /// What `run` asks for.
 #[derive(Debug, Serialize, Deserialize)]
@@ -45,6 +54,7 @@ pub(crate) enum SpawnReply {
 
 struct Spawner {
     socket: UnixStream,
+    memory: Memory,
     /// The environment's first process, whose namespaces are entered.
     environment: Option<OwnedFd>,
 }
@@ -64,10 +74,7 @@ pub(crate) fn main() -> Result<(), StepError> {
         }
     }
     rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC).step("keep the socket")?;
-    let cgroups = std::env::args()
-        .nth(CGROUPS_ARG)
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(0);
+    let cgroups = argument(CGROUPS_ARG);
     for fd in FIRST_CGROUP_FD..FIRST_CGROUP_FD + cgroups {
         // SAFETY: inherited for this purpose; closed here.
         let mut procs = unsafe { File::from_raw_fd(fd) };
@@ -77,6 +84,7 @@ pub(crate) fn main() -> Result<(), StepError> {
     }
     let mut spawner = Spawner {
         socket,
+        memory: Memory::of_mib(argument(MEMORY_ARG)),
         environment: None,
     };
     loop {
@@ -115,12 +123,12 @@ impl Spawner {
         let namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWNS;
         // SAFETY: the spawner has one thread.
         match unsafe { sys::fork(namespaces, Parent::Grandparent) }.step("fork the environment")? {
-            Fork::Child => environment::become_first(spec, gates, report),
+            Fork::Child => environment::become_first(spec, self.memory, gates, report),
             Fork::Parent { pid } => {
                 drop(report);
                 if let Err(error) = gates.release(pid) {
                     // The process sees that it is not let through, and reports what it was doing.
-                    eprintln!("sprite-agent: map the environment's ids: {error}");
+                    say(format_args!("map the environment's ids: {error}"));
                     return Ok(pid);
                 }
                 let first = sys::pidfd_open(pid).step("open the environment")?;

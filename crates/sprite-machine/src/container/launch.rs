@@ -1,6 +1,6 @@
 //! Starts a machine: makes what it needs, one thing after the other, and the launcher in it.
 
-use std::fs::OpenOptions;
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -11,6 +11,7 @@ use std::time::Duration;
 use sprite_agent_api::launch::{LaunchReport, LaunchSpec};
 use sprite_agent_api::wire;
 
+use super::log::AgentLog;
 use super::machine::ContainerMachine;
 use super::record::{ProcessMark, Record};
 use super::{Shared, network, range, step};
@@ -37,6 +38,7 @@ pub(super) async fn launch(
     shared.records.write(&record)?;
     shared.cgroups.create(&group, &spec.resources)?;
     let range = range::take(&shared.options.ranges_dir)?;
+    record.id_base = Some(range.base);
     let socket = shared.records.socket(machine);
     let listener =
         UnixListener::bind(&socket).map_err(step(format!("listen on {}", socket.display())))?;
@@ -48,46 +50,34 @@ pub(super) async fn launch(
         environment_cgroups: shared.cgroups.environment_procs(&group),
         root: shared.records.root(machine),
         agent: shared.options.agent.clone(),
+        memory_mib: spec.resources.memory_mib,
     };
-    let mark = run_launcher(
-        shared,
-        spec,
-        &launch,
-        &[listener.as_fd(), range.lock.as_fd()],
-    )
-    .await?;
+    let log = shared.records.log(machine);
+    let (log, agents_log) = AgentLog::make(&log).map_err(step("make the agent's log"))?;
+    let fds = [listener.as_fd(), range.agents.as_fd()];
+    let mark = run_launcher(shared, &launch, (&log, agents_log), &fds).await?;
     record.process = Some(mark);
     shared.records.write(&record)?;
-    match ContainerMachine::open(shared, &record)? {
+    match ContainerMachine::open(shared, &record, Some(range.ours))? {
         Some(machine) => Ok(machine),
-        None => Err(step("start the agent")(io::Error::other(console(
-            shared, spec,
-        )))),
+        None => Err(step("start the agent")(io::Error::other(log.last_lines()))),
     }
-}
-
-/// The last lines that the agent wrote.
-fn console(shared: &Shared, spec: &MachineSpec) -> String {
-    super::machine::last_lines(&shared.records.log(spec.identity.machine))
 }
 
 async fn run_launcher(
     shared: &Shared,
-    spec: &MachineSpec,
     launch: &LaunchSpec,
+    (log, agents_log): (&AgentLog, File),
     fds: &[std::os::fd::BorrowedFd<'_>],
 ) -> Result<ProcessMark, MachineError> {
     let (ours, theirs) = UnixStream::pair().map_err(step("make a socket pair"))?;
-    let log = shared.records.log(spec.identity.machine);
-    let log = OpenOptions::new().create(true).append(true).open(&log);
-    let log = log.map_err(step("open the agent's log"))?;
     let mut launcher = Command::new(&shared.options.agent)
         .arg("launch")
         .env_clear()
         .current_dir("/")
         .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
         .stdout(Stdio::null())
-        .stderr(log)
+        .stderr(agents_log)
         .spawn()
         .map_err(step("start the launcher"))?;
     // Small enough for the socket's buffer, which is empty: this does not block.
@@ -106,7 +96,7 @@ async fn run_launcher(
             errno,
         }))) => {
             let source = errno.map_or_else(
-                || io::Error::other(console(shared, spec)),
+                || io::Error::other(log.last_lines()),
                 io::Error::from_raw_os_error,
             );
             Err(MachineError::Step {
@@ -114,9 +104,9 @@ async fn run_launcher(
                 source,
             })
         }
-        Ok(Ok(None)) => Err(step("build the machine")(io::Error::other(console(
-            shared, spec,
-        )))),
+        Ok(Ok(None)) => Err(step("build the machine")(io::Error::other(
+            log.last_lines(),
+        ))),
         Ok(Err(error)) => Err(step("hear of the launcher")(error)),
         Err(_) => Err(MachineError::Timeout {
             step: "build the machine".to_owned(),

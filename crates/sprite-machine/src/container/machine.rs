@@ -1,10 +1,7 @@
 //! A machine that runs: its socket, its end, and what is removed after it.
 
-use std::fs;
 use std::io;
-use std::io::{Read, Seek, SeekFrom};
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,12 +13,10 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Mutex;
 
+use super::log::AgentLog;
 use super::record::{ProcessMark, Record};
 use super::{Shared, network, step};
 use crate::{Identity, Machine, MachineError, MachineExit, Statistics};
-
-/// How much of the agent's log is told when it ended.
-const TOLD: u64 = 2000;
 
 /// A killed agent takes all of its machine with it in the kernel; that takes moments.
 const DIES_WITHIN: Duration = Duration::from_secs(20);
@@ -32,15 +27,19 @@ pub(super) struct ContainerMachine {
     record: Record,
     /// The agent's process. When it is gone, every process of the machine is.
     agent: AsyncFd<OwnedFd>,
+    log: Option<AgentLog>,
+    /// Marks the machine's range of user ids as taken, whatever the agent does with its own mark.
+    _range: Option<OwnedFd>,
     /// Whether everything of it was removed.
     removed: Mutex<bool>,
 }
 
 impl ContainerMachine {
-    /// The machine of a record, if its agent runs.
+    /// The machine of a record, if its agent runs. `range` is our mark on its range of user ids.
     pub(super) fn open(
         shared: &Arc<Shared>,
         record: &Record,
+        range: Option<OwnedFd>,
     ) -> Result<Option<Arc<dyn Machine>>, MachineError> {
         let Some(mark) = record.process else {
             return Ok(None);
@@ -69,6 +68,8 @@ impl ContainerMachine {
             shared: shared.clone(),
             record: record.clone(),
             agent,
+            log: AgentLog::open(&shared.records.log(record.identity.machine)).ok(),
+            _range: range,
             removed: Mutex::new(false),
         })))
     }
@@ -108,7 +109,10 @@ impl Machine for ContainerMachine {
 
     async fn exited(&self) -> MachineExit {
         self.gone().await;
-        let reason = last_lines(&self.shared.records.log(self.record.identity.machine));
+        let reason = match &self.log {
+            Some(log) => log.last_lines(),
+            None => "the agent ended; its log is gone".to_owned(),
+        };
         MachineExit { reason }
     }
 
@@ -120,6 +124,14 @@ impl Machine for ContainerMachine {
         match rustix::process::pidfd_send_signal(self.agent.get_ref(), Signal::KILL) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => {}
             Err(error) => return Err(step("end the agent")(error.into())),
+        }
+        // In version 1 of cgroups what is frozen does not die before it is thawed, and the agent not before that.
+        // If the groups are gone already, so are the processes.
+        if let Err(error) = self.thaw().await {
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "thaw what is to end"
+            );
         }
         if tokio::time::timeout(DIES_WITHIN, self.gone())
             .await
@@ -169,24 +181,4 @@ pub(super) async fn remove(shared: &Shared, record: &Record) -> Result<(), Machi
             .map_err(network("give back the network slot"))?;
     }
     shared.records.remove(record.identity.machine)
-}
-
-/// The last lines of a log. What a machine says is told, never believed.
-pub(super) fn last_lines(log: &Path) -> String {
-    let read = || -> io::Result<String> {
-        let mut file = fs::File::open(log)?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(TOLD)))?;
-        let mut bytes = Vec::new();
-        file.take(TOLD).read_to_end(&mut bytes)?;
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        Ok(text
-            .chars()
-            .map(|c| if c.is_control() && c != '\n' { '?' } else { c })
-            .collect())
-    };
-    match read() {
-        Ok(text) if !text.trim().is_empty() => text.trim().to_owned(),
-        Ok(_) | Err(_) => "the agent ended and said nothing".to_owned(),
-    }
 }

@@ -11,6 +11,7 @@
 
 mod cgroup;
 mod launch;
+mod log;
 mod machine;
 mod range;
 mod record;
@@ -164,13 +165,26 @@ impl MachineDriver for ContainerDriver {
 }
 
 impl Shared {
+    fn mark_range(&self, base: u32) -> std::io::Result<std::os::fd::OwnedFd> {
+        range::mark(&self.options.ranges_dir, base)
+    }
+
     /// The machine of a record, if it runs and has its network. One that lost a part of it is not kept: it was
     /// being ended, or somebody else took it apart.
     async fn adopt(
         self: &Arc<Self>,
         record: &Record,
     ) -> Result<Option<Arc<dyn Machine>>, MachineError> {
-        let Some(machine) = ContainerMachine::open(self, record)? else {
+        let range = match record.id_base.map(|base| self.mark_range(base)) {
+            Some(Err(error)) => {
+                let machine = record.identity.machine;
+                tracing::warn!(%machine, %error, "end a machine that let go of its user ids");
+                return Ok(None);
+            }
+            Some(Ok(mark)) => Some(mark),
+            None => None,
+        };
+        let Some(machine) = ContainerMachine::open(self, record, range)? else {
             return Ok(None);
         };
         let Some(slot) = record.slot else {

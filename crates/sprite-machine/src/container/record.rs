@@ -17,6 +17,9 @@ pub(super) struct Record {
     pub(super) identity: Identity,
     #[serde(default)]
     pub(super) slot: Option<SlotId>,
+    /// First id of its range of user ids.
+    #[serde(default)]
+    pub(super) id_base: Option<u32>,
     #[serde(default)]
     pub(super) process: Option<ProcessMark>,
 }
@@ -48,6 +51,7 @@ impl Record {
         Self {
             identity,
             slot: None,
+            id_base: None,
             process: None,
         }
     }

@@ -1,0 +1,56 @@
+//! The files that say who this sprite is.
+//!
+//! Written by the environment's first process, inside its own walls as its own root: whatever the paths lead to
+//! is the sprite's. It is the sprite's as well what lies at these paths, so that anything may: what is not a file
+//! is replaced if that is simple, and else left as it is. A start does not fail for it, since only a sprite that
+//! starts can be mended from inside.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use sprite_agent_api::message::EnvironmentSpec;
+
+use crate::log::say;
+use crate::passwd::read_bounded;
+
+/// Writes those files that do not say it already.
+pub(crate) fn write(spec: &EnvironmentSpec) {
+    let name = &spec.hostname;
+    let servers: String = spec
+        .nameservers
+        .iter()
+        .map(|ip| format!("nameserver {ip}\n"))
+        .collect();
+    let hosts = format!(
+        "127.0.0.1\tlocalhost\n127.0.1.1\t{name}\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+    );
+    let files = [
+        ("hostname", format!("{name}\n")),
+        ("hosts", hosts),
+        ("resolv.conf", servers),
+    ];
+    for (file, text) in files {
+        let path = Path::new("/etc").join(file);
+        if read_bounded(&path).is_ok_and(|old| old == text) {
+            continue;
+        }
+        if let Err(error) = replace(&path, &text) {
+            say(format_args!("write /etc/{file}: {error}"));
+        }
+    }
+}
+
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    fs::create_dir_all("/etc")?;
+    match fs::remove_file(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    // New, so that it is a file: nothing of the sprite runs yet that could put something else in between.
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true).mode(0o644);
+    options.open(path)?.write_all(text.as_bytes())
+}
