@@ -1,0 +1,19 @@
+//! Breaking out: hostile code runs in real sprites, as their user, as their root, and in the agent's place, and
+//! everything that it tries must fail, seen from inside and from outside.
+//!
+//! The hostile program is `attacker/`, built alone and statically. Nothing outside of this host is contacted.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod attack;
+
+mod agent;
+mod disk;
+mod files;
+mod kernel;
+mod network;
+mod outside;
+mod processes;
+mod resources;

@@ -1,0 +1,178 @@
+//! Using up processes, memory, inodes and space: the sprite's own, never the host's or the agent's.
+
+use std::time::Duration;
+
+use sprite_client::{Client, Sprite};
+
+use crate::attack::{As, begin, bring, line, shell, withstand};
+use crate::harness::{Server, eventually, ready};
+use crate::outside;
+
+async fn small(client: &Client, name: &str) -> Sprite {
+    let create = client.create(name).memory_mib(256).storage_gb(1);
+    create.send().await.unwrap();
+    client.sprite(name)
+}
+
+/// The bomb fills what the sprite may have; the agent answers all the while, and a kill makes room again.
+#[tokio::test]
+async fn a_fork_bomb_stays_inside() {
+    if !ready() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let sprite = server.sprite("bomb").await;
+    bring(&sprite).await;
+    let agent = outside::processes(&server, "agent");
+    let mut bomb = begin(&sprite, As::User, &["fork-bomb"]).await;
+    line(&mut bomb, "full").await;
+    let most = outside::group_number(&server, "env", "pids", "pids.max");
+    let now = outside::group_number(&server, "env", "pids", "pids.current");
+    assert!(now <= most, "{now} of {most}");
+    assert_eq!(sprite.sessions().await.unwrap().len(), 1);
+    // No process is left for another exec: a clear answer, not a wait.
+    let refused =
+        tokio::time::timeout(Duration::from_secs(10), sprite.command("true").status()).await;
+    let refused = refused.expect("an answer");
+    assert!(refused.is_err(), "{refused:?}");
+    let session = bomb.session().unwrap().id;
+    sprite
+        .kill(
+            session,
+            &sprite_client::Signal::kill(),
+            Duration::from_secs(20),
+        )
+        .await
+        .unwrap();
+    eventually(Duration::from_secs(20), async || {
+        match sprite.command("true").status().await {
+            Ok(status) if status.success() => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    assert_eq!(
+        outside::processes(&server, "agent"),
+        agent,
+        "the agent was started anew"
+    );
+    server.finish();
+}
+
+/// A process that takes all memory is ended; whoever else runs in the sprite goes on.
+#[tokio::test]
+async fn a_memory_bomb_ends_itself_alone() {
+    if !ready() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let sprite = small(&server.client(), "hog").await;
+    bring(&sprite).await;
+    let agent = outside::processes(&server, "agent");
+    let bystander = sprite
+        .command("sh")
+        .args(["-c", "read line; echo still $line"]);
+    let mut bystander = bystander
+        .stdin(sprite_client::Stdio::Piped)
+        .spawn()
+        .await
+        .unwrap();
+    for by in [As::User, As::Root] {
+        let mut hog = begin(&sprite, by, &["hog"]).await;
+        let status = hog.wait().await.unwrap();
+        assert_eq!(status.code(), 137, "ended by the kernel");
+    }
+    let mut stdin = bystander.stdin.take().unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut stdin, b"here\n")
+        .await
+        .unwrap();
+    let output = bystander.wait_with_output().await.unwrap();
+    assert_eq!(output.stdout, b"still here\n");
+    assert_eq!(
+        outside::processes(&server, "agent"),
+        agent,
+        "the agent was started anew"
+    );
+    server.finish();
+}
+
+/// Memory in files that nobody holds is bounded before it is all of the sprite's, so that nothing of it has to
+/// be ended for it.
+#[tokio::test]
+async fn memory_in_files_leaves_room_for_processes() {
+    if !ready() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let sprite = small(&server.client(), "shm").await;
+    assert_eq!(shell(&sprite, "echo up").await, "up\n");
+    let agent = outside::processes(&server, "agent");
+    let fill = "for d in /dev/shm /run /dev; do sudo -n dd if=/dev/zero of=$d/fill bs=1M count=100000 2>&1 | \
+        grep -c 'No space left'; done";
+    assert_eq!(shell(&sprite, fill).await, "1\n1\n1\n");
+    for _ in 0..5 {
+        assert_eq!(shell(&sprite, "echo alive").await, "alive\n");
+    }
+    assert_eq!(
+        outside::processes(&server, "agent"),
+        agent,
+        "the agent was started anew"
+    );
+    server.finish();
+}
+
+/// Inodes and space end inside with their own errors, and the sprite can be mended.
+#[tokio::test]
+async fn a_full_disk_is_full_inside() {
+    if !ready() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let sprite = small(&server.client(), "full").await;
+    bring(&sprite).await;
+    withstand(&sprite, As::User, &["files-bomb", "/home/sprite/bomb"]).await;
+    shell(&sprite, "rm -rf bomb").await;
+    let fill = "sudo -n dd if=/dev/zero of=/fill bs=1M count=3000 2>&1 | grep -c 'No space left'";
+    assert_eq!(shell(&sprite, fill).await, "1\n");
+    // A full disk is one that can still be started.
+    sprite.restart().await.unwrap();
+    assert_eq!(
+        shell(
+            &sprite,
+            "sudo -n rm /fill && echo mended > note && cat note"
+        )
+        .await,
+        "mended\n"
+    );
+    server.finish();
+}
+
+/// The agent's own limits are there too: what it may use, taken over or not, is bounded.
+#[tokio::test]
+async fn the_agent_is_bounded_as_well() {
+    if !ready() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let sprite = server.sprite("bounded").await;
+    assert_eq!(shell(&sprite, "echo up").await, "up\n");
+    let pids = outside::group_number(&server, "agent", "pids", "pids.max");
+    assert!(pids <= 256, "{pids}");
+    let memory = outside::group_files(&server, "agent", "memory", "memory.max")
+        .into_iter()
+        .chain(outside::group_files(
+            &server,
+            "agent",
+            "memory",
+            "memory.limit_in_bytes",
+        ));
+    for file in memory {
+        let most: u64 = std::fs::read_to_string(file)
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap();
+        assert!(most <= 1 << 30, "{most}");
+    }
+    server.finish();
+}
