@@ -61,10 +61,11 @@ pub fn run(host: Host, build: Build, consent: Consent) -> Outcome {
         let url = server.url().to_owned();
         Ok((server, url))
     })?;
-    let lived = live(&mut server);
+    let lived = live(&mut server).and_then(|()| crate::interrupt::check());
     let gone = timed("removed", || {
         server.remove().map(|()| ((), "nothing is left".to_owned()))
     });
+    crate::interrupt::check()?;
     lived?;
     gone?;
     println!("done in {:.1} s", begun.elapsed().as_secs_f64());
@@ -72,21 +73,21 @@ pub fn run(host: Host, build: Build, consent: Consent) -> Outcome {
 }
 
 fn live(server: &mut Server) -> Outcome {
-    let client = timed("token", || {
+    let client = step("token", || {
         let client = Client::log_in(server)?;
         Ok((client, "organisation demo".to_owned()))
     })?;
-    timed("create", || {
+    step("create", || {
         client.read(&["create", "demo", "--skip-console"])?;
         let info: Value = client.json(&["info", "--sprite", "demo", "--json"])?;
         let isolation = info["isolation"].as_str().unwrap_or("not said");
         Ok(((), format!("isolation: {isolation}")))
     })?;
-    timed("exec", || {
+    step("exec", || {
         let said = client.exec(&["echo", "hello from a sprite"])?;
         expect(&said, "hello from a sprite")
     })?;
-    timed("environment", || {
+    step("environment", || {
         let said = client.exec(&["sh", "-c", "id -un; hostname; pwd; head -1 /etc/os-release"])?;
         let lines: Vec<&str> = said.lines().collect();
         match lines[..] {
@@ -96,7 +97,7 @@ fn live(server: &mut Server) -> Outcome {
             _ => Err(Failure::Check(format!("unexpected environment: {said}"))),
         }
     })?;
-    timed("terminal", || {
+    step("terminal", || {
         let said = client.read(&[
             "exec",
             "--sprite",
@@ -109,22 +110,22 @@ fn live(server: &mut Server) -> Outcome {
         ])?;
         expect(&said, "/dev/pts/")
     })?;
-    timed("files", || {
+    step("files", || {
         client.exec(&["sh", "-c", "echo kept > notes"])?;
         expect(&client.exec(&["cat", "notes"])?, "kept")
     })?;
-    let session = timed("session", || {
+    let session = step("session", || {
         let id = client.start_session()?;
         let shown = format!("number {id} counts to {TICKS}, nobody attached");
         Ok((id, shown))
     })?;
-    timed("kill -9", || {
+    step("kill -9", || {
         server.kill()?;
         server.start_again()?;
         Ok(((), "sprited was killed and started again".to_owned()))
     })?;
-    timed("adopted", || client.attach(&session))?;
-    timed("destroy", || {
+    step("adopted", || client.attach(&session))?;
+    step("destroy", || {
         expect(&client.exec(&["cat", "notes"])?, "kept")?;
         client.read(&["destroy", "demo", "--force"])?;
         let left = client.read(&["list", "--json"])?;
@@ -137,10 +138,15 @@ fn live(server: &mut Server) -> Outcome {
     })
 }
 
+/// A step of the sprite's life: not begun once the person asked to stop.
+fn step<T>(name: &str, work: impl FnOnce() -> Outcome<(T, String)>) -> Outcome<T> {
+    crate::interrupt::check()?;
+    timed(name, work)
+}
+
 /// Runs a step and prints its name, its time and what it found.
 fn timed<T>(name: &str, step: impl FnOnce() -> Outcome<(T, String)>) -> Outcome<T> {
     debug_assert!(STEPS.contains(&name), "{name} is not in the list of steps");
-    crate::interrupt::check()?;
     let begun = Instant::now();
     match step() {
         Ok((value, found)) => {

@@ -11,6 +11,7 @@ mod edges;
 mod failure;
 mod host;
 mod interrupt;
+mod leftovers;
 mod packages;
 mod program;
 mod report;

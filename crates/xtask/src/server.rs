@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::failure::{Failure, Outcome};
 use crate::host::{Host, target_directory};
 use crate::interrupt;
+use crate::leftovers::Traces;
 use crate::program::Program;
 
 /// A first start downloads and builds the base image; a slow mirror must not fail it.
@@ -318,17 +319,30 @@ impl Server {
                 .or_else(|failure| self.signal("KILL", STOPPED_WITHIN).and(Err(failure))),
             None => Ok(()),
         };
-        let data = self.data();
-        let purged = if data.exists() {
-            let purge = Program::new(self.sprited())
-                .args(["purge", "--data-dir"])
-                .args([&data]);
-            self.host.as_root(purge.own_group()).and_then(Program::read)
-        } else {
-            Ok(String::new())
-        };
+        let purged = self.purge();
         let removed = remove_directory(&self.host, &self.directory);
-        stopped.and(purged.map(drop)).and(removed)
+        stopped.and(purged).and(removed)
+    }
+
+    /// Has the server's own command remove everything, and looks whether it did.
+    fn purge(&self) -> Outcome {
+        let data = self.data();
+        if !data.exists() {
+            return Ok(());
+        }
+        let instance = Program::new("cat")
+            .args([data.join("instance")])
+            .own_group();
+        let instance = self.host.as_root(instance)?.read()?;
+        let purge = Program::new(self.sprited())
+            .args(["purge", "--data-dir"])
+            .args([&data]);
+        self.host.as_root(purge.own_group())?.read()?;
+        let traces = Traces {
+            instance: instance.trim(),
+            directory: &self.directory,
+        };
+        traces.none_left(&self.host)
     }
 
     fn failure(&self, what: &str) -> Failure {
