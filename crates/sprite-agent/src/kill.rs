@@ -42,9 +42,7 @@ pub(crate) async fn perform(
         ));
     }
     let ended = || failure(FailureKind::SessionEnded, "session has ended");
-    session
-        .process
-        .signal_group(spec.signal)
+    session.group.signal(spec.signal)
         .map_err(|_| ended())?;
     let pid = session.id.0;
     // A host that no longer listens does not stop what it asked for.
@@ -71,7 +69,7 @@ async fn see_it_end(session: &Session, within: Duration, sender: &Sender) -> u8 
         Err(_) => {
             let _ = reply(sender, Reply::Kill(KillEvent::Timeout)).await;
             // It may end by itself in this moment, which is as good.
-            let _ = session.process.signal_group(libc::SIGKILL);
+            let _ = session.group.signal(libc::SIGKILL);
             let _ = reply(sender, Reply::Kill(KillEvent::Killed)).await;
             session.ended().await
         }

@@ -192,10 +192,7 @@ async fn exec(agent: &Arc<Agent>, spec: ExecSpec) -> Result<Arc<Session>, Failur
     let pid = agent.fork(process, fds).await?;
     let process = sys::pidfd_open(pid)
         .and_then(|fd| sys::watch(fd, Interest::READABLE))
-        .map(|fd| Process {
-            pid,
-            fd: Arc::new(fd),
-        })
+        .map(|fd| Process::new(pid, fd))
         .step("watch the process")?;
     let name = match tokio::time::timeout(REPORT_WITHIN, read_report(report)).await {
         Ok(said) => name_of(&said.step("wait for the process")?),
@@ -208,8 +205,7 @@ async fn exec(agent: &Arc<Agent>, spec: ExecSpec) -> Result<Arc<Session>, Failur
         Ok(name) => name,
         Err(failure) => {
             // Gone already, or stopped by somebody: either way it must not stay.
-            let _ = process.signal_group(libc::SIGKILL);
-            tokio::spawn(async move { process.reap().await });
+            tokio::spawn(async move { process.discard().await });
             return Err(failure);
         }
     };
@@ -317,7 +313,7 @@ async fn serve(
                     Ok(Input::Resize(size)) => session.resize(size),
                     Ok(Input::Signal { signal }) => {
                         // It may have ended in this moment; its exit tells.
-                        let _ = session.process.signal_group(signal);
+                        let _ = session.group.signal(signal);
                     }
                     // A message of a later protocol that this agent does not know is not for it.
                     Ok(Input::Detach) => return,
@@ -357,8 +353,8 @@ async fn shutdown(agent: &Agent, sender: &Sender) -> Result<(), Failure> {
     let sessions = agent.sessions.all_live();
     for session in &sessions {
         // SIGHUP: shells end on it and tell their jobs. Whoever is gone already is.
-        let _ = session.process.signal_group(libc::SIGHUP);
-        let _ = session.process.signal_group(libc::SIGTERM);
+        let _ = session.group.signal(libc::SIGHUP);
+        let _ = session.group.signal(libc::SIGTERM);
     }
     let all_ended = async {
         for session in &sessions {

@@ -136,13 +136,15 @@ pub(crate) enum Stdin {
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) id: SessionId,
-    /// Its process, which leads a session and a process group of the kernel.
-    pub(crate) process: Process,
+    /// Its process leads a session and a process group of the kernel.
+    pub(crate) group: Group,
     pub(crate) command: String,
     pub(crate) workdir: String,
     pub(crate) created: SystemTime,
     max_run_after_disconnect: Option<Duration>,
-    terminal: Option<Arc<AsyncFd<OwnedFd>>>,
+    tty: bool,
+    /// The terminal's master side, until the session has ended.
+    terminal: Mutex<Option<Arc<AsyncFd<OwnedFd>>>>,
     stdin: mpsc::Sender<Stdin>,
     state: Mutex<State>,
     /// Counts up with every change that a client may be waiting for.
@@ -153,21 +155,47 @@ pub(crate) struct Session {
     process_ended: watch::Sender<bool>,
 }
 
-/// A process of the environment, as the agent names it.
-#[derive(Debug, Clone)]
+/// A process of the environment, as its parent, the agent, has it.
+#[derive(Debug)]
 pub(crate) struct Process {
-    pub(crate) pid: i32,
-    pub(crate) fd: Arc<AsyncFd<OwnedFd>>,
+    fd: AsyncFd<OwnedFd>,
+    pub(crate) group: Group,
+}
+
+/// The process group that a process leads; its id is the process's own.
+#[derive(Debug, Clone)]
+pub(crate) struct Group {
+    pid: i32,
+    /// Whether its leader was not reaped yet: after that the id may mean another process.
+    alive: Arc<Mutex<bool>>,
+}
+
+impl Group {
+    fn alive(&self) -> MutexGuard<'_, bool> {
+        self.alive
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Signals the whole group. Whoever left it is not reached, as in any Unix shell.
+    pub(crate) fn signal(&self, signal: i32) -> io::Result<()> {
+        let alive = self.alive();
+        // SAFETY: takes numbers. While the lock is held and the leader was not reaped, the id means this group.
+        if *alive && unsafe { libc::kill(-self.pid, signal) } == 0 {
+            return Ok(());
+        }
+        Err(io::Error::from_raw_os_error(libc::ESRCH))
+    }
 }
 
 impl Process {
-    /// Signals its whole process group. Whoever left the group is not reached, as in any Unix shell.
-    pub(crate) fn signal_group(&self, signal: i32) -> io::Result<()> {
-        // SAFETY: takes numbers. The id is not used again before `wait` has reaped the process.
-        if unsafe { libc::kill(-self.pid, signal) } == 0 {
-            return Ok(());
+    /// The process behind a descriptor.
+    pub(crate) fn new(pid: i32, fd: AsyncFd<OwnedFd>) -> Self {
+        let alive = Arc::new(Mutex::new(true));
+        Self {
+            fd,
+            group: Group { pid, alive },
         }
-        Err(io::Error::last_os_error())
     }
 
     /// Waits for the end and takes the exit status: 0 to 255, 128 + n for signal n.
@@ -177,24 +205,25 @@ impl Process {
             let options =
                 rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOHANG;
             let id = rustix::process::WaitId::PidFd(std::os::fd::AsFd::as_fd(self.fd.get_ref()));
-            match rustix::process::waitid(id, options)? {
-                Some(status) => {
-                    let code = status
-                        .exit_status()
-                        .or(status.terminating_signal().map(|s| 128 + s));
-                    return Ok(code
-                        .and_then(|c| u8::try_from(c & 0xff).ok())
-                        .unwrap_or(255));
-                }
-                None => ready.clear_ready(),
-            }
+            let mut alive = self.group.alive();
+            let Some(status) = rustix::process::waitid(id, options)? else {
+                ready.clear_ready();
+                continue;
+            };
+            *alive = false;
+            let signal = status.terminating_signal().map(|signal| 128 + signal);
+            let code = status.exit_status().or(signal);
+            return Ok(code
+                .and_then(|c| u8::try_from(c & 0xff).ok())
+                .unwrap_or(255));
         }
     }
-}
 
-impl Process {
-    /// Waits for the end of a process that became no session.
-    pub(crate) async fn reap(&self) {
+    /// Ends a process that became no session. It may not lead a group yet: hostile code can stop it before.
+    pub(crate) async fn discard(&self) {
+        // Whoever is gone already is what was wanted.
+        let _ =
+            rustix::process::pidfd_send_signal(self.fd.get_ref(), rustix::process::Signal::KILL);
         // It is the agent's own child: if it cannot be waited for it is gone already.
         let _ = self.wait().await;
     }
@@ -243,12 +272,13 @@ impl Session {
         };
         let session = Arc::new(Self {
             id: name.id,
-            process,
+            group: process.group.clone(),
             command: name.command,
             workdir: name.workdir,
             created: SystemTime::now(),
             max_run_after_disconnect: exec.max_run_after_disconnect_ms.map(Duration::from_millis),
-            terminal,
+            tty: terminal.is_some(),
+            terminal: Mutex::new(terminal),
             stdin,
             state: Mutex::new(state),
             output: watch::Sender::new(0),
@@ -264,14 +294,14 @@ impl Session {
             } => {
                 readers.spawn(session.clone().read_pipe(Stream::Stdout, stdout));
                 readers.spawn(session.clone().read_pipe(Stream::Stderr, stderr));
-                tokio::spawn(write_pipe(queue, stdin));
+                tokio::spawn(session.clone().until_ended(write_pipe(queue, stdin)));
             }
             Stdio::Terminal { master, .. } => {
                 readers.spawn(session.clone().read_terminal(master.clone()));
-                tokio::spawn(write_terminal(queue, master));
+                tokio::spawn(session.clone().until_ended(write_terminal(queue, master)));
             }
         }
-        tokio::spawn(session.clone().run(readers, ended));
+        tokio::spawn(session.clone().run(process, readers, ended));
         session
     }
 
@@ -281,13 +311,30 @@ impl Session {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
+    fn terminal(&self) -> MutexGuard<'_, Option<Arc<AsyncFd<OwnedFd>>>> {
+        self.terminal
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Writes stdin until the process has ended: the other side of a terminal that is closed and full would be
+    /// writable for ever, and take nothing.
+    async fn until_ended(self: Arc<Self>, write: impl Future<Output = ()>) {
+        let mut ended = self.process_ended.subscribe();
+        tokio::select! {
+            () = write => {}
+            _ = ended.wait_for(|ended| *ended) => {}
+        }
+    }
+
     async fn run(
         self: Arc<Self>,
+        process: Process,
         mut readers: tokio::task::JoinSet<()>,
         ended: impl FnOnce(&Arc<Session>),
     ) {
         let mut progress = self.progress.subscribe();
-        let waited = self.process.wait();
+        let waited = process.wait();
         tokio::pin!(waited);
         let mut overdue = false;
         let code = loop {
@@ -303,6 +350,8 @@ impl Session {
         // The terminal's other clients, if any, still get what comes; ours is over when nothing is left.
         self.process_ended.send_replace(true);
         while readers.join_next().await.is_some() {}
+        // What is remembered of the session holds no descriptor.
+        self.terminal().take();
         self.state().exit = Some(code);
         ended(&self);
         bump(&self.output);
@@ -338,7 +387,7 @@ impl Session {
         if overdue {
             // It had its time; a process that does not want to end cannot ignore this one. If it is gone
             // already, that is what was wanted.
-            let _ = self.process.signal_group(libc::SIGKILL);
+            let _ = self.group.signal(libc::SIGKILL);
         }
         overdue
     }
@@ -466,9 +515,11 @@ impl Session {
 
     /// Gives its terminal another size; nothing without a terminal.
     pub(crate) fn resize(&self, size: TtySize) {
-        if let Some(master) = &self.terminal
-            && terminal::resize(master.get_ref(), size).is_ok()
-        {
+        let resized = self
+            .terminal()
+            .as_ref()
+            .is_some_and(|master| terminal::resize(master.get_ref(), size).is_ok());
+        if resized {
             self.state().size = Cells {
                 rows: size.rows,
                 cols: size.cols,
@@ -541,7 +592,7 @@ impl Session {
             output_bytes: state.stdout.end() + state.stderr.end(),
             bytes_per_second: state.rate.now(Instant::now()),
             attached: u32::try_from(state.clients.len()).unwrap_or(u32::MAX),
-            tty: self.terminal.is_some(),
+            tty: self.tty,
         }
     }
 }
@@ -569,7 +620,7 @@ impl Client {
             session: self.session.id,
             command: self.session.command.clone(),
             created_unix: unix_ms(self.session.created) / 1000,
-            tty: self.session.terminal.is_some(),
+            tty: self.session.tty,
             size: TtySize {
                 rows: state.size.rows,
                 cols: state.size.cols,

@@ -142,7 +142,7 @@ async fn a_killed_agent_ends_the_machine_and_the_next_use_boots_it() {
     for round in 0..4 {
         text(&sprite, &format!("echo {round} > round && sync")).await;
         let child = sprite.command("sleep").arg("1000").spawn().await.unwrap();
-        let agent = agent_pid(&server);
+        let agent = server.agent_pid();
         assert!(
             std::process::Command::new("kill")
                 .args(["-9", &agent.to_string()])
@@ -158,19 +158,6 @@ async fn a_killed_agent_ends_the_machine_and_the_next_use_boots_it() {
         assert_eq!(text(&sprite, "cat round").await, format!("{round}\n"));
     }
     server.finish();
-}
-
-/// The process id of the only machine's agent, from the record of the machine.
-fn agent_pid(server: &Server) -> u64 {
-    let machines = format!("/run/sprited/{}/m", server.instance());
-    let machine = std::fs::read_dir(machines)
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap();
-    let record = std::fs::read(machine.path().join("machine.json")).unwrap();
-    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
-    record["process"]["pid"].as_u64().unwrap()
 }
 
 /// SIGTERM ends the server in order: machines stop, everything goes, and the next start finds the disks.

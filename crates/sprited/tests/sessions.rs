@@ -392,3 +392,63 @@ async fn sizes_are_what_was_asked_for() {
     assert_eq!(sh(&sprite, "echo alive").await.stdout, b"alive\n");
     server.finish();
 }
+
+/// What is remembered of sessions costs the agent no descriptor, and input that nobody reads no time.
+#[tokio::test]
+async fn sessions_that_ended_cost_nothing() {
+    if !ready() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let sprite = server.sprite("frugal").await;
+    assert_eq!(sh(&sprite, "true").await.status.code(), 0);
+    let agent = server.agent_pid();
+    let descriptors = || {
+        std::fs::read_dir(format!("/proc/{agent}/fd"))
+            .unwrap()
+            .count()
+    };
+    let before = descriptors();
+    for round in 0..40 {
+        let command = sprite.command("sh").args(["-c", "exit 3"]);
+        let command = if round % 2 == 0 {
+            command.tty(24, 80)
+        } else {
+            command
+        };
+        assert_eq!(command.output().await.unwrap().status.code(), 3);
+    }
+    let mut child = sprite
+        .command("sleep")
+        .arg("0.2")
+        .tty(24, 80)
+        .stdin(Stdio::Piped)
+        .spawn()
+        .await
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    // More than a terminal holds; the command reads nothing of it and ends.
+    let typed = tokio::spawn(async move { stdin.write_all(&[b'x'; 1_000_000]).await });
+    assert_eq!(child.wait().await.unwrap().code(), 0);
+    // Whether all of it was taken does not matter.
+    let _ = typed.await.unwrap();
+    eventually(Duration::from_secs(10), async || match descriptors() {
+        now if now <= before + 2 => Ok(()),
+        now => Err(format!("{now} descriptors, {before} before")),
+    })
+    .await;
+    let ticks = || {
+        let stat = std::fs::read_to_string(format!("/proc/{agent}/stat")).unwrap();
+        let fields: Vec<_> = stat
+            .rsplit_once(')')
+            .unwrap()
+            .1
+            .split_ascii_whitespace()
+            .collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let used = ticks();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(ticks() <= used + 5, "the agent is busy with nothing to do");
+    server.finish();
+}

@@ -206,6 +206,19 @@ impl Server {
             .to_owned()
     }
 
+    /// Process id of the only machine's agent, from the machine's record.
+    pub(crate) fn agent_pid(&self) -> u64 {
+        let machines = format!("/run/sprited/{}/m", self.instance());
+        let machine = std::fs::read_dir(machines)
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap();
+        let record = std::fs::read(machine.path().join("machine.json")).unwrap();
+        let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+        record["process"]["pid"].as_u64().unwrap()
+    }
+
     /// Removes all that the server set on the host.
     pub(crate) fn purge(&mut self) {
         if self.child.is_some() {
