@@ -132,8 +132,25 @@ fn unproven(promise: &Promise, known: &Proofs, root: &Path) -> Vec<String> {
         .iter()
         .filter(|proof| !exists(proof, known, root));
     missing
-        .map(|proof| format!("{place}: `{proof}` does not exist (\"{}\")", promise.text))
+        .map(|proof| {
+            let moved = namesake(proof, known).map(|id| format!("; did it move to `{id}`?"));
+            let moved = moved.unwrap_or_default();
+            format!(
+                "{place}: `{proof}` does not exist (\"{}\"){moved}",
+                promise.text
+            )
+        })
         .collect()
+}
+
+/// A test of the same crate and name, in another place.
+fn namesake<'a>(proof: &str, known: &'a Proofs) -> Option<&'a String> {
+    let package = format!("{}::", proof.split("::").next()?);
+    let name = format!("::{}", proof.rsplit("::").next()?);
+    known
+        .tests
+        .iter()
+        .find(|id| id.starts_with(&package) && id.ends_with(&name))
 }
 
 fn exists(proof: &str, known: &Proofs, root: &Path) -> bool {
@@ -228,6 +245,13 @@ text
         assert!(exists("bench::create") && !exists("bench::other"));
         assert!(exists("ci::format") && !exists("ci::other"));
         assert!(!exists("conformance/js/none.mjs::x"));
+    }
+
+    #[test]
+    fn a_test_that_moved_is_pointed_at() {
+        let known = known();
+        let moved = namesake("sprite-disk::recovery::clones", &known);
+        assert_eq!(moved.map(String::as_str), Some("sprite-disk::pool::clones"));
     }
 
     #[test]
