@@ -9,7 +9,7 @@ use crate::host::{Consent, Host, find_program, workspace};
 use crate::packages::{self, Package};
 use crate::program::Program;
 use crate::report::Tally;
-use crate::server::{Build, Image, Server};
+use crate::server::{Build, MINIMAL, Server};
 use crate::{blocks, book, demo, edges, specification, test};
 
 /// The steps, in their order. SPECIFICATION.md names them.
@@ -110,7 +110,7 @@ fn step(name: &str, host: Host, state: &mut State) -> Outcome<Tally> {
             .and_then(|()| checks::generated(Build::Debug, Lag::Refused))
             .map(passed),
         "server" => {
-            state.server = Some(Server::start(host, Build::Debug, Image::Minimal, "ci")?);
+            state.server = Some(Server::start(host, Build::Debug, "ci", MINIMAL)?);
             Ok(passed(()))
         }
         "conformance" => conformance::run(running(state)?, &Sdks::install()?),

@@ -9,7 +9,7 @@ use crate::failure::{Failure, Outcome};
 use crate::host::{Consent, Host};
 use crate::packages;
 use crate::program::Program;
-use crate::server::{Build, Image, Server};
+use crate::server::{Build, Server};
 
 /// The steps, as they are printed. SPECIFICATION.md names them.
 pub const STEPS: &[&str] = &[
@@ -57,7 +57,7 @@ pub fn run(host: Host, build: Build, consent: Consent) -> Outcome {
         build.make().map(|()| ((), build.name().to_owned()))
     })?;
     let mut server = timed("server", || {
-        let server = Server::start(host, build, Image::Default, "demo")?;
+        let server = Server::start(host, build, "demo", &[])?;
         let url = server.url().to_owned();
         Ok((server, url))
     })?;

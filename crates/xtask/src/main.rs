@@ -36,6 +36,7 @@ cargo xtask COMMAND
   test --all       every test; lists what must be installed, and asks once
   bench            the numbers of SPECIFICATION.md, each against a floor taken in the same run
   conformance      the official SDKs and the documents' code blocks, against a server of our own
+  bench --debug    tries the bench itself: the numbers of a debug build mean nothing
   ci               everything a change must pass
   check            the quick part of it: imports, documents, SPECIFICATION.md
   generate         writes the documents that are made from the code
@@ -75,9 +76,11 @@ fn dispatch(words: &[&str], consent: Consent) -> Outcome {
         ["demo", "--debug"] => demo::run(host, Build::Debug, consent),
         ["test"] => test::run(host, Scope::AsItIs, consent),
         ["test", "--all"] => test::run(host, Scope::All, consent),
-        ["bench"] => bench::run(host, consent),
+        ["bench"] => bench::run(host, Build::Release, consent),
+        ["bench", "--debug"] => bench::run(host, Build::Debug, consent),
         // The second half of `bench`, started by sudo.
-        ["bench", "--built"] => bench::measure(host),
+        ["bench", "--built", "release"] => bench::measure(host, Build::Release),
+        ["bench", "--built", "debug"] => bench::measure(host, Build::Debug),
         ["ci"] => ci::run(host, consent),
         ["conformance"] => test::conformance(host, consent),
         ["check"] => check(),

@@ -71,14 +71,8 @@ impl Build {
     }
 }
 
-/// What new sprites' disks are clones of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Image {
-    /// What users get.
-    Default,
-    /// Little more than a shell: made in half a minute.
-    Minimal,
-}
+/// Flags for a server whose sprites hold little more than a shell: its image is made in half a minute.
+pub const MINIMAL: &[&str] = &["--image", "minimal"];
 
 /// What the server's process tells us.
 enum Event {
@@ -91,7 +85,7 @@ enum Event {
 pub struct Server {
     host: Host,
     build: Build,
-    image: Image,
+    flags: Vec<String>,
     directory: PathBuf,
     events: Receiver<Event>,
     events_from: Sender<Event>,
@@ -102,11 +96,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server on a new temporary directory and waits until it is ready.
+    /// Starts a server on a new temporary directory and waits until it is ready. `flags` are those of `sprited
+    /// serve`, beside its directory and address.
     ///
     /// # Errors
     /// It does not become ready; what it said is part of the failure.
-    pub fn start(host: Host, build: Build, image: Image, purpose: &str) -> Outcome<Self> {
+    pub fn start(host: Host, build: Build, purpose: &str, flags: &[&str]) -> Outcome<Self> {
         // Not below /tmp, which may be memory: sprites' disks belong on a real one.
         let directory = PathBuf::from(format!("/var/tmp/sprited-{purpose}-{}", std::process::id()));
         std::fs::create_dir(&directory)
@@ -120,7 +115,7 @@ impl Server {
         let mut server = Self {
             host,
             build,
-            image,
+            flags: flags.iter().copied().map(str::to_owned).collect(),
             directory,
             events,
             events_from,
@@ -209,17 +204,13 @@ impl Server {
             Some(address) => address.trim_end_matches('/').to_owned(),
             None => "127.0.0.1:0".to_owned(),
         };
-        let image = match self.image {
-            Image::Default => "default",
-            Image::Minimal => "minimal",
-        };
         // The shell tells its own id, which is the server's after exec, whatever stands between.
         let program = Program::new("sh")
             .args(["-c", r#"echo "$$"; exec "$0" "$@""#])
             .args([self.sprited()])
             .args(["serve", "--listen", &listen, "--data-dir"])
             .args([self.data()])
-            .args(["--image", image])
+            .args(&self.flags)
             .own_group();
         let mut child = self.host.as_root(program)?.spawn_piped()?;
         let stdout = child.stdout.take().expect("stdout was asked for as a pipe");

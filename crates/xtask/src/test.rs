@@ -6,7 +6,7 @@ use crate::host::{Consent, Host, Privilege, find_program, workspace};
 use crate::packages::{self, Package};
 use crate::program::Program;
 use crate::report::{Tally, tally_of};
-use crate::server::{Build, Image, Server};
+use crate::server::{Build, MINIMAL, Server};
 use crate::{blocks, book, edges};
 
 /// How much is tried.
@@ -253,7 +253,7 @@ fn tally(stdout: &str, stderr: &str) -> Outcome<Tally> {
 pub fn against_a_server(host: Host, build: Build) -> Outcome<Tally> {
     build.make()?;
     let sdks = Sdks::install()?;
-    let server = Server::start(host, build, Image::Minimal, "test")?;
+    let server = Server::start(host, build, "test", MINIMAL)?;
     let mut total = conformance::run(&server, &sdks)?;
     let (passed, failed) = blocks::run(&server, &sdks)?;
     total.add(Tally { passed, failed });

@@ -8,6 +8,7 @@ mod processes;
 mod samples;
 mod wire;
 
+use std::path::Path;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use crate::failure::{Failure, Outcome};
 use crate::host::{Consent, Host, Privilege};
 use crate::packages;
 use crate::program::Program;
-use crate::server::{Build, Image, Server};
+use crate::server::{Build, Server};
 
 use self::samples::Samples;
 use self::wire::Api;
@@ -53,7 +54,7 @@ struct Row {
 ///
 /// # Errors
 /// Something cannot be measured, or a number is over its limit.
-pub fn run(host: Host, consent: Consent) -> Outcome {
+pub fn run(host: Host, build: Build, consent: Consent) -> Outcome {
     let missing = packages::missing(packages::SERVE);
     let mut steps: Vec<String> = packages::announcement(&missing).into_iter().collect();
     steps.push(format!(
@@ -61,12 +62,12 @@ pub fn run(host: Host, consent: Consent) -> Outcome {
     ));
     host.agree(&steps, consent)?;
     packages::install(&host, &missing)?;
-    Build::Release.make()?;
+    build.make()?;
     match host.privilege {
-        Privilege::Root => measure(host),
+        Privilege::Root => measure(host, build),
         Privilege::Sudo | Privilege::None => {
             let own = std::env::current_exe().map_err(Failure::io("find this program"))?;
-            host.as_root(Program::new(own).args(["bench", "--yes", "--built"]))?
+            host.as_root(Program::new(own).args(["bench", "--yes", "--built", build.name()]))?
                 .run()
         }
     }
@@ -76,8 +77,8 @@ pub fn run(host: Host, consent: Consent) -> Outcome {
 ///
 /// # Errors
 /// As [`run`].
-pub fn measure(host: Host) -> Outcome {
-    let server = Server::start(host, Build::Release, Image::Default, "bench")?;
+pub fn measure(host: Host, build: Build) -> Outcome {
+    let server = Server::start(host, build, "bench", &["--idle-timeout", "never"])?;
     let api = Api::new(server.url(), &server.token("bench")?);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut failures = Vec::new();
@@ -166,27 +167,44 @@ fn succeed(api: &Api, name: &str, words: &[&str]) -> Outcome<u64> {
 
 /// `true` over a new WebSocket each time.
 fn execs(api: &Api) -> Outcome<Row> {
-    // A process of the environment to enter: known by a number that nothing else sleeps for.
-    const MARK: &str = "98765.4321";
     api.create("exec")?;
-    let script = format!("sleep {MARK} >/dev/null 2>&1 &");
-    succeed(api, "exec", &["sh", "-c", &script])?;
-    let pid = processes::with_word(MARK)?.into_iter().next();
-    let pid = pid.ok_or_else(|| Failure::Check("the sprite's process is not seen".to_owned()))?;
-    let (mut floors, mut times) = (Vec::new(), Vec::new());
+    let measured = std::thread::scope(|scope| {
+        // A process of the environment, whose namespaces the floor enters. It ends with the sprite.
+        scope.spawn(|| api.exec("exec", &["sleep", MARK]));
+        let measured = marked().and_then(|pid| execs_beside(api, pid));
+        api.destroy("exec").and(measured)
+    });
+    let (times, floors) = measured?;
+    Ok(against("exec", &times, &floors, 2.5))
+}
+
+/// How long the process that is entered sleeps: a number by which nothing else is known.
+const MARK: &str = "98765.4321";
+
+/// The process that sleeps for [`MARK`], once it is there.
+fn marked() -> Outcome<u32> {
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(10) {
+        if let Some(pid) = processes::with_word(MARK)?.into_iter().next() {
+            return Ok(pid);
+        }
+        // Nothing tells of a process of somebody else.
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Err(Failure::Check(
+        "the sprite's process is not seen".to_owned(),
+    ))
+}
+
+fn execs_beside(api: &Api, pid: u32) -> Outcome<(Samples, Samples)> {
+    let (mut times, mut floors) = (Vec::new(), Vec::new());
     for _ in 0..EXECS {
         floors.push(floor::enter(pid)?);
         let begun = Instant::now();
         succeed(api, "exec", &["true"])?;
         times.push(begun.elapsed());
     }
-    api.destroy("exec")?;
-    Ok(against(
-        "exec",
-        &Samples::new(times),
-        &Samples::new(floors),
-        2.5,
-    ))
+    Ok((Samples::new(times), Samples::new(floors)))
 }
 
 /// 1 GiB of output through the API, against the same through a local pipe.
@@ -260,13 +278,15 @@ fn idle(server: &Server, api: &Api) -> Outcome<Vec<Row>> {
     let pid = server
         .pid()
         .ok_or_else(|| Failure::Check("sprited is not running".to_owned()))?;
-    let memory = || -> Outcome<u64> { Ok(ours(pid)?.into_iter().map(processes::pss).sum()) };
+    let data = server.data();
+    let memory = || -> Outcome<u64> { Ok(ours(pid, &data)?.into_iter().map(processes::pss).sum()) };
     let before = memory()?;
     for number in 0..IDLE_SPRITES {
         create_and_exec(api, &format!("idle-{number}"))?;
     }
     let each = memory()?.saturating_sub(before) / IDLE_SPRITES as u64;
-    let cpu = || -> Outcome<Duration> { Ok(ours(pid)?.into_iter().map(processes::cpu).sum()) };
+    let cpu =
+        || -> Outcome<Duration> { Ok(ours(pid, &data)?.into_iter().map(processes::cpu).sum()) };
     let begun = (Instant::now(), cpu()?);
     // Time has to pass for idle time to be measured.
     std::thread::sleep(IDLE_FOR);
@@ -307,12 +327,16 @@ fn idle(server: &Server, api: &Api) -> Outcome<Vec<Row>> {
     ])
 }
 
-/// The server, and the agents of its machines.
-fn ours(server: u32) -> Outcome<Vec<u32>> {
+/// The server, and whatever runs in the cgroups of its machines.
+fn ours(server: u32, data: &Path) -> Outcome<Vec<u32>> {
+    let mark = data.join("instance");
+    let instance =
+        std::fs::read_to_string(&mark).map_err(Failure::io(format!("read {}", mark.display())))?;
     let mut all = processes::family(server)?;
-    for agent in processes::agents()? {
-        all.extend(processes::family(agent)?);
-    }
+    all.extend(processes::in_group(&format!(
+        "sprited-{}",
+        instance.trim()
+    ))?);
     all.sort_unstable();
     all.dedup();
     Ok(all)

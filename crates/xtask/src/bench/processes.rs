@@ -22,20 +22,16 @@ pub fn with_word(word: &str) -> Outcome<Vec<u32>> {
         .collect())
 }
 
-/// Processes that run the agent's program.
+/// Processes in a cgroup whose path holds `name`.
 ///
 /// # Errors
 /// `/proc` cannot be read.
-pub fn agents() -> Outcome<Vec<u32>> {
+pub fn in_group(name: &str) -> Outcome<Vec<u32>> {
     Ok(all()?
         .into_iter()
         .filter(|pid| {
-            std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|program| {
-                program.file_name().is_some_and(|name| {
-                    // Its file may have been replaced since: "sprite-agent (deleted)".
-                    name.to_string_lossy().starts_with("sprite-agent")
-                })
-            })
+            let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup"));
+            groups.is_ok_and(|groups| groups.contains(name))
         })
         .collect())
 }
