@@ -42,8 +42,7 @@ pub(crate) async fn perform(
         ));
     }
     let ended = || failure(FailureKind::SessionEnded, "session has ended");
-    session.group.signal(spec.signal)
-        .map_err(|_| ended())?;
+    session.group.signal(spec.signal).map_err(|_| ended())?;
     let pid = session.id.0;
     // A host that no longer listens does not stop what it asked for.
     let _ = reply(
