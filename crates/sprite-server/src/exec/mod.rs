@@ -1,6 +1,7 @@
 //! Exec: start, attach, list, kill. Source: behaviour reference §1.4.
 
 pub(crate) mod attach;
+mod chunks;
 pub(crate) mod kill;
 pub(crate) mod open;
 pub(crate) mod params;

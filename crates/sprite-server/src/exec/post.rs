@@ -1,9 +1,7 @@
 //! `POST /v1/sprites/{name}/exec`: a command over plain HTTP. Source: behaviour reference §1.4.6, §11.14.
 //!
-//! Every chunk of the answer is one frame: the byte of its stream, and at most 16 KiB less one byte. The last
-//! chunk is the exit. An answer that is broken off has no last chunk: the command's end is not known.
+//! Every chunk of the answer is one frame ([`super::chunks`]). The last chunk is the exit. An answer that is broken off has no last chunk: the command's end is not known.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
@@ -11,11 +9,11 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
-use bytes::{BufMut, Bytes, BytesMut};
-use futures_util::stream;
+use bytes::Bytes;
+use futures_util::{FutureExt, stream};
 use http_body_util::BodyExt;
 use serde::Deserialize;
-use sprite_agent_api::link::{Receiver, Sender, Stream};
+use sprite_agent_api::link::{LinkError, Receiver, Sender, Stream};
 use sprite_agent_api::message::{ExecSpec, Input, Reply};
 use sprite_agent_api::{Frame, FrameKind, MAX_DATA};
 use sprite_api::ErrorBody;
@@ -25,6 +23,7 @@ use sprite_host::Awake;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::Instrument;
 
+use super::chunks::{Chunks, Pace};
 use super::open::{Operation, Session};
 use super::params::{self, Wanted};
 use crate::body;
@@ -32,9 +31,6 @@ use crate::connection::{self, Connection};
 use crate::named::Named;
 use crate::problem::{Answer, Problem};
 use crate::routes::App;
-
-/// Longest chunk, its stream's byte included.
-const MAX_CHUNK: usize = 16 << 10;
 
 /// Run a command over plain HTTP
 ///
@@ -140,7 +136,9 @@ fn answer(session: Session, stdin: Option<Body>, connection: &Connection) -> Res
             receiver,
             awake,
         }),
-        ready: VecDeque::new(),
+        chunks: Chunks::default(),
+        broken: None,
+        pace: Pace::default(),
         connection: connection.clone(),
         _done: done.drop_guard(),
     };
@@ -191,62 +189,65 @@ struct Attached {
 
 /// The answer's body.
 struct Output {
-    /// `None` behind the exit.
+    /// `None` behind the end.
     attached: Option<Attached>,
-    ready: VecDeque<Bytes>,
+    chunks: Chunks,
+    /// Why it is broken off, behind what waits.
+    broken: Option<io::Error>,
+    pace: Pace,
     connection: Connection,
     /// Ends the feeding of stdin with the answer.
     _done: DropGuard,
 }
 
 impl Output {
+    /// The next chunk; `None` behind the exit.
     async fn next(&mut self) -> Option<io::Result<Bytes>> {
-        loop {
-            if let Some(chunk) = self.ready.pop_front() {
-                return Some(Ok(chunk));
-            }
-            let attached = self.attached.as_mut()?;
+        while self.chunks.is_empty() {
+            let Some(attached) = self.attached.as_mut() else {
+                return self.broken.take().map(Err);
+            };
             let received = tokio::select! {
                 received = attached.receiver.recv() => received,
-                () = self.connection.stop.cancelled() => return Some(Err(io::Error::other("server stops"))),
+                () = self.connection.stop.cancelled() => {
+                    return Some(Err(io::Error::other("server stops")));
+                }
             };
-            match received {
-                Ok(Some(frame)) => {
-                    if let Err(error) = self.take(frame) {
-                        return Some(Err(error));
-                    }
-                }
-                Ok(None) => {
-                    return Some(Err(self.lost("the machine ended before the command did")));
-                }
-                Err(error) => return Some(Err(self.lost(&error.to_string()))),
-            }
+            self.take(received);
+        }
+        self.pace.wait(self.chunks.next_stream()).await;
+        // What has come meanwhile goes along.
+        while !self.chunks.is_full()
+            && let Some(attached) = self.attached.as_mut()
+            && let Some(received) = attached.receiver.recv().now_or_never()
+        {
+            self.take(received);
+        }
+        let chunk = self.chunks.pop()?;
+        self.pace.sent(&chunk);
+        Some(Ok(chunk))
+    }
+
+    fn take(&mut self, received: Result<Option<Frame>, LinkError>) {
+        match received {
+            Ok(Some(frame)) => match frame.kind {
+                FrameKind::Stdout => self.chunks.push(StreamId::Stdout, &frame.payload),
+                FrameKind::Stderr => self.chunks.push(StreamId::Stderr, &frame.payload),
+                FrameKind::Control => self.control(&frame),
+                FrameKind::Stdin => self.lost("the machine sent stdin"),
+            },
+            Ok(None) => self.lost("the machine ended before the command did"),
+            Err(error) => self.lost(&error.to_string()),
         }
     }
 
-    fn take(&mut self, frame: Frame) -> io::Result<()> {
-        let stream = match frame.kind {
-            FrameKind::Stdout => StreamId::Stdout,
-            FrameKind::Stderr => StreamId::Stderr,
-            FrameKind::Stdin => return Err(self.lost("the machine sent stdin")),
-            FrameKind::Control => return self.control(&frame),
-        };
-        let pieces = frame
-            .payload
-            .chunks(MAX_CHUNK - 1)
-            .map(|piece| chunk(stream, piece));
-        self.ready.extend(pieces);
-        Ok(())
-    }
-
-    fn control(&mut self, frame: &Frame) -> io::Result<()> {
+    fn control(&mut self, frame: &Frame) {
         match frame.message() {
             Ok(Reply::Exited { code }) => {
                 self.attached = None;
-                self.ready.push_back(chunk(StreamId::Exit, &[code]));
-                Ok(())
+                self.chunks.push(StreamId::Exit, &[code]);
             }
-            Ok(Reply::Failed(failure)) => Err(self.lost(&failure.message)),
+            Ok(Reply::Failed(failure)) => self.lost(&failure.message),
             // Of no meaning here; a newer agent may say more than we know.
             Ok(
                 Reply::Ready(_)
@@ -254,15 +255,15 @@ impl Output {
                 | Reply::Sessions { .. }
                 | Reply::Kill(_)
                 | Reply::Synced,
-            ) => Ok(()),
-            Err(_) => Err(self.lost("the machine sent a message that cannot be read")),
+            ) => {}
+            Err(_) => self.lost("the machine sent a message that cannot be read"),
         }
     }
 
-    fn lost(&mut self, reason: &str) -> io::Error {
-        self.attached = None;
+    fn lost(&mut self, reason: &str) {
         tracing::info!(reason, "session lost its machine");
-        io::Error::other(reason.to_owned())
+        self.attached = None;
+        self.broken = Some(io::Error::other(reason.to_owned()));
     }
 }
 
@@ -280,11 +281,4 @@ impl Drop for Output {
                 .spawn(super::open::detach(sender, receiver, awake));
         }
     }
-}
-
-fn chunk(stream: StreamId, payload: &[u8]) -> Bytes {
-    let mut out = BytesMut::with_capacity(1 + payload.len());
-    out.put_u8(stream.byte());
-    out.put_slice(payload);
-    out.freeze()
 }
