@@ -108,7 +108,7 @@ impl<'a> Source<'a> {
         })
     }
 
-    /// Mirrors keep the paths of the archive. Source: https://www.debian.org/mirror/ftpmirror.
+    /// Mirrors keep the paths of the archive. Source: Debian's instructions for mirrors.
     fn archive_by_path(uri: &str) -> Option<Archive> {
         match uri.trim_end_matches('/').rsplit('/').next()? {
             "debian" => Some(Archive::Main),
