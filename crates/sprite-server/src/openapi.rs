@@ -1,13 +1,15 @@
 //! The description of this API, made from the code.
 
-use std::sync::LazyLock;
-
 use axum::body::Body;
+use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use bytes::Bytes;
+use utoipa::openapi::Server;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::{Modify, OpenApi};
+
+use crate::routes::App;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -63,10 +65,18 @@ pub fn document() -> String {
     text
 }
 
+/// The document with the address of this server in it.
+pub(crate) fn document_at(public_base: &str) -> Bytes {
+    let mut api = Api::openapi();
+    api.servers = Some(vec![Server::new(public_base)]);
+    api.to_pretty_json()
+        .expect("the document has string keys")
+        .into()
+}
+
 /// `GET /openapi.json`; needs no token.
-pub(crate) async fn show() -> Response {
-    static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| document().into());
-    let mut response = Response::new(Body::from(DOCUMENT.clone()));
+pub(crate) async fn show(State(app): State<App>) -> Response {
+    let mut response = Response::new(Body::from(app.document));
     let kind = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response

@@ -9,6 +9,7 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
+use bytes::Bytes;
 use sprite_api::{ErrorBody, ErrorKind, VERSION_HEADER};
 use sprite_host::Host;
 use sprite_types::RUNTIME_VERSION;
@@ -24,12 +25,15 @@ use crate::{answer, auth, control, openapi, organization, unsupported};
 pub(crate) struct App {
     pub(crate) host: Host,
     pub(crate) config: Arc<ServerConfig>,
+    /// What `/openapi.json` answers.
+    pub(crate) document: Bytes,
 }
 
 /// The API over a host. Give it to [`serve`](crate::serve).
 pub fn router(host: Host, config: ServerConfig) -> Router {
     let app = App {
         host: host.clone(),
+        document: openapi::document_at(&config.public_base),
         config: Arc::new(config),
     };
     let sprite = "/v1/sprites/{name}";

@@ -35,6 +35,13 @@ pub(crate) enum ReadError {
     Violation(#[from] Violation),
 }
 
+/// What a message of several frames is.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Text,
+    Binary,
+}
+
 /// Reads messages.
 #[derive(Debug)]
 pub(crate) struct Reader<R> {
@@ -42,7 +49,7 @@ pub(crate) struct Reader<R> {
     buffer: BytesMut,
     chunk: usize,
     /// A message whose last fragment has not come.
-    partial: Option<(Opcode, BytesMut)>,
+    partial: Option<(Kind, BytesMut)>,
 }
 
 impl<R: AsyncRead + Unpin> Reader<R> {
@@ -99,44 +106,55 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 
     fn take(&mut self, frame: Frame) -> Result<Option<Message>, Violation> {
-        let Frame {
-            fin,
-            opcode,
-            payload,
-        } = frame;
-        let (opcode, payload) = match opcode {
-            Opcode::Ping => return Ok(Some(Message::Ping(payload.freeze()))),
-            Opcode::Pong => return Ok(None),
-            Opcode::Close => return close(&payload).map(Some),
-            Opcode::Text | Opcode::Binary if self.partial.is_some() => {
-                return Err(Violation::protocol("a message begins inside another"));
-            }
-            Opcode::Text | Opcode::Binary => (opcode, payload),
+        match frame.opcode {
+            Opcode::Ping => Ok(Some(Message::Ping(frame.payload.freeze()))),
+            Opcode::Pong => Ok(None),
+            Opcode::Close => close(&frame.payload).map(Some),
+            Opcode::Text => self.begin(Kind::Text, frame.fin, frame.payload),
+            Opcode::Binary => self.begin(Kind::Binary, frame.fin, frame.payload),
             Opcode::Continuation => {
-                let (opcode, mut whole) = self
+                let (kind, mut whole) = self
                     .partial
                     .take()
                     .ok_or(Violation::protocol("nothing to continue"))?;
-                if whole.len() + payload.len() > MAX_MESSAGE {
+                if whole.len() + frame.payload.len() > MAX_MESSAGE {
                     return Err(Violation::TOO_BIG);
                 }
-                whole.extend_from_slice(&payload);
-                (opcode, whole)
+                whole.extend_from_slice(&frame.payload);
+                self.go_on(kind, frame.fin, whole)
             }
-        };
+        }
+    }
+
+    fn begin(
+        &mut self,
+        kind: Kind,
+        fin: bool,
+        payload: BytesMut,
+    ) -> Result<Option<Message>, Violation> {
+        if self.partial.is_some() {
+            return Err(Violation::protocol("a message begins inside another"));
+        }
+        self.go_on(kind, fin, payload)
+    }
+
+    /// The message, if `fin` says that it is whole.
+    fn go_on(
+        &mut self,
+        kind: Kind,
+        fin: bool,
+        payload: BytesMut,
+    ) -> Result<Option<Message>, Violation> {
         if !fin {
-            self.partial = Some((opcode, payload));
+            self.partial = Some((kind, payload));
             return Ok(None);
         }
-        match opcode {
-            Opcode::Text => match std::str::from_utf8(&payload) {
+        match kind {
+            Kind::Text => match std::str::from_utf8(&payload) {
                 Ok(text) => Ok(Some(Message::Text(text.to_owned()))),
                 Err(_) => Err(Violation::NOT_TEXT),
             },
-            Opcode::Binary => Ok(Some(Message::Binary(payload.freeze()))),
-            Opcode::Continuation | Opcode::Close | Opcode::Ping | Opcode::Pong => {
-                unreachable!("only text and binary messages are assembled")
-            }
+            Kind::Binary => Ok(Some(Message::Binary(payload.freeze()))),
         }
     }
 }

@@ -349,6 +349,10 @@ async fn the_document_tells_what_is_there() {
     let document = server.get("/openapi.json").await.json();
     let paths = document["paths"].as_object().unwrap();
     assert!(paths.contains_key("/v1/sprites/{name}/exec/{session}/kill"));
+    assert_eq!(
+        document["servers"][0]["url"],
+        format!("http://{}", server.addr)
+    );
     for (path, methods) in paths {
         let real = path
             .replace("{name}", "none")
