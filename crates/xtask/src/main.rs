@@ -18,6 +18,7 @@ mod report;
 mod rest;
 mod server;
 mod specification;
+mod suite;
 mod test;
 
 use std::process::ExitCode;

@@ -2,12 +2,12 @@
 
 use crate::conformance::{self, Sdks};
 use crate::failure::{Failure, Outcome};
-use crate::host::{Consent, Host, Privilege, find_program, workspace};
+use crate::host::{Consent, Host, Privilege};
 use crate::packages::{self, Package};
-use crate::program::Program;
-use crate::report::{Tally, tally_of};
+use crate::report::Tally;
 use crate::server::{Build, MINIMAL, Server};
-use crate::{blocks, book, edges};
+use crate::suite::{Depth, Tested};
+use crate::{blocks, book, edges, suite};
 
 /// How much is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,15 +32,6 @@ struct Plan {
     sdks: Option<String>,
 }
 
-/// Crates whose tests set up real namespaces, mounts and machines.
-pub const WITH_MACHINES: &[&str] = &[
-    "sprite-disk",
-    "sprite-net",
-    "sprite-machine",
-    "sprite-agent",
-    "sprited",
-];
-
 /// Prints the plan and runs it.
 ///
 /// # Errors
@@ -63,14 +54,28 @@ pub fn run(host: Host, scope: Scope, consent: Consent) -> Outcome {
         }
         total.add(one(outcome.is_ok()));
     }
-    total.add(unprivileged()?);
+    let depth = match scope {
+        Scope::AsItIs => Depth::Quick,
+        Scope::All => Depth::Thorough,
+    };
+    let mut tested = suite::as_caller(depth)?;
+    total.add(tested.tally);
     if host.privilege == Privilege::Sudo && plan.machines.is_none() {
-        total.add(privileged()?);
+        // What could not be run as the caller is run now.
+        tested = suite::by_sudo(depth)?;
+        total.add(tested.tally);
     }
+    tell_skipped(&tested);
     if plan.machines.is_none() && plan.sdks.is_none() {
         total.add(against_a_server(host, Build::Debug)?);
     }
     judge(total)
+}
+
+fn tell_skipped(tested: &Tested) {
+    for test in &tested.skipped {
+        eprintln!("skipped  {test}");
+    }
 }
 
 /// The part of [`run`] that needs a live server, alone.
@@ -181,69 +186,6 @@ fn prepare(host: &Host, consent: Consent) -> Outcome<Plan> {
         machines: None,
         sdks: None,
     })
-}
-
-/// All tests as the calling user; those that need root say so and do nothing, unless the user is root.
-pub fn unprivileged() -> Outcome<Tally> {
-    run_tests(&["--workspace"], None)
-}
-
-/// The tests that need root, built by the user and run by sudo.
-fn privileged() -> Outcome<Tally> {
-    let packages: Vec<&str> = WITH_MACHINES
-        .iter()
-        .flat_map(|package| ["--package", package])
-        .collect();
-    run_tests(&packages, Some("sudo -n -E"))
-}
-
-fn run_tests(selection: &[&str], runner: Option<&str>) -> Outcome<Tally> {
-    let nextest = find_program("cargo-nextest").is_some();
-    let words: &[&str] = if nextest {
-        &[
-            "nextest",
-            "run",
-            "--locked",
-            "--no-fail-fast",
-            "--profile",
-            "ci",
-        ]
-    } else {
-        &["test", "--locked", "--no-fail-fast"]
-    };
-    let mut program = Program::cargo()
-        .args(words)
-        .args(selection)
-        .dir(workspace());
-    if let Some(runner) = runner {
-        let name = format!(
-            "CARGO_TARGET_{}_UNKNOWN_LINUX_GNU_RUNNER",
-            std::env::consts::ARCH
-        );
-        program = program.env(name.to_uppercase(), runner);
-    }
-    let said = program.tee()?;
-    let mut total = tally(&said.stdout, &said.stderr)?;
-    if nextest && runner.is_none() {
-        let said = Program::cargo()
-            .args(["test", "--locked", "--doc", "--no-fail-fast"])
-            .args(selection)
-            .dir(workspace())
-            .tee()?;
-        total.add(tally(&said.stdout, &said.stderr)?);
-        if !said.status.success() && total.failed == 0 {
-            total.failed = 1;
-        }
-    }
-    if !said.status.success() && total.failed == 0 {
-        total.failed = 1;
-    }
-    Ok(total)
-}
-
-fn tally(stdout: &str, stderr: &str) -> Outcome<Tally> {
-    let both = format!("{stdout}\n{stderr}");
-    tally_of(&both).ok_or_else(|| Failure::Check("the tests ended without a count".to_owned()))
 }
 
 /// What needs a live server: the official SDKs and the documents' code blocks.
