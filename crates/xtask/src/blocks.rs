@@ -3,7 +3,7 @@
 //! A fence whose words are `sh run`, `js run` or `python run` is a block that runs, in the order of its file,
 //! against a live server. Blocks of one file share a home directory and a working directory; each file begins
 //! with empty ones. What a reader would type is what runs: `http://127.0.0.1:7774` is replaced by the address
-//! of the server, and `sudo` runs its words when there is no sudo to be found by root.
+//! of the server, and `sudo` finds the server's data directory.
 
 use std::path::{Path, PathBuf};
 
@@ -162,9 +162,7 @@ impl Place {
         link(server.sprited(), programs.join("sprited"))?;
         link(sdks.node(), programs.join("node"))?;
         link(sdks.node_modules(), work.join("node_modules"))?;
-        if find_program("sudo").is_none() {
-            write_script(&programs.join("sudo"), "exec \"$@\"\n")?;
-        }
+        write_script(&programs.join("sudo"), &sudo())?;
         Ok(Self {
             home,
             work,
@@ -195,6 +193,17 @@ impl Place {
             .dir(&self.work)
             .read()
             .map(drop)
+    }
+}
+
+/// What `sudo` is for a block: the real one hands no variables on, and root may have none.
+fn sudo() -> String {
+    match find_program("sudo") {
+        Some(sudo) => format!(
+            "exec {} -n env PATH=\"$PATH\" SPRITED_DATA_DIR=\"$SPRITED_DATA_DIR\" \"$@\"\n",
+            sudo.display()
+        ),
+        None => "exec \"$@\"\n".to_owned(),
     }
 }
 
