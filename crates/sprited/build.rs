@@ -11,7 +11,9 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 const PROFILE: &str = "agent";
 
 fn main() {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    // Asked when the script runs, not when it was compiled: another checkout may share the target directory.
+    let manifest = env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    let workspace = Path::new(&manifest).join("../..");
     for path in [
         "crates/sprite-agent",
         "crates/sprite-agent-api",
