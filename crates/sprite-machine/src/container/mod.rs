@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sprite_net::Network;
-use sprite_types::{DriverKind, InstanceId};
+use sprite_types::{DriverKind, InstanceId, MachineId};
 
 use self::cgroup::Cgroups;
 use self::machine::ContainerMachine;
@@ -111,28 +111,17 @@ impl MachineDriver for ContainerDriver {
     async fn start(&self, spec: MachineSpec) -> Result<Arc<dyn Machine>, MachineError> {
         let record = Record::new(spec.identity);
         self.shared.records.write(&record)?;
-        match launch::launch(&self.shared, &spec, record.clone()).await {
-            Ok(machine) => Ok(machine),
-            Err(error) => {
-                // The first failure is the one to tell; what cannot be undone now is swept at the next start.
-                if let Err(undo) = machine::remove(
-                    &self.shared,
-                    &self
-                        .shared
-                        .records
-                        .read(spec.identity.machine)?
-                        .unwrap_or(record),
-                )
-                .await
-                {
-                    tracing::warn!(
-                        error = &undo as &dyn std::error::Error,
-                        "undo a failed start"
-                    );
-                }
-                Err(error)
-            }
+        let launched = launch::launch(&self.shared, &spec, record).await;
+        if launched.is_err()
+            && let Err(undo) = self.shared.undo(spec.identity.machine).await
+        {
+            // The first failure is the one to tell; what cannot be undone now is swept at the next start.
+            tracing::warn!(
+                error = &undo as &dyn std::error::Error,
+                "undo a failed start"
+            );
         }
+        launched
     }
 
     async fn adopt(&self) -> Result<Vec<Arc<dyn Machine>>, MachineError> {
@@ -165,6 +154,14 @@ impl MachineDriver for ContainerDriver {
 }
 
 impl Shared {
+    /// Removes what a start that failed has made, which its record says.
+    async fn undo(&self, machine: MachineId) -> Result<(), MachineError> {
+        match self.records.read(machine)? {
+            Some(record) => machine::remove(self, &record).await,
+            None => self.records.remove(machine),
+        }
+    }
+
     fn mark_range(&self, base: u32) -> std::io::Result<std::os::fd::OwnedFd> {
         range::mark(&self.options.ranges_dir, base)
     }
