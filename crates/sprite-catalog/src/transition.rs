@@ -1,12 +1,26 @@
 //! A sprite leaving and entering rest, each one commit.
 
 use sprite_types::{Generation, Incarnation, MachineId, SpriteId};
-use sqlx::sqlite::SqliteConnection;
+use sqlx::sqlite::{SqliteConnection, SqliteQueryResult};
+use sqlx::{Sqlite, Transaction};
 use time::OffsetDateTime;
 
 use crate::error::{CatalogError, Step};
 use crate::row;
 use crate::store::Catalog;
+
+/// Commits a change that must have met exactly one row; of any other there is nothing left.
+async fn commit_one(
+    tx: Transaction<'static, Sqlite>,
+    changed: &SqliteQueryResult,
+    step: &'static str,
+    sprite: SpriteId,
+) -> Result<(), CatalogError> {
+    if changed.rows_affected() != 1 {
+        return Err(CatalogError::Conflict { step, sprite });
+    }
+    tx.commit().await.step(step)
+}
 
 /// What the row must say for a change to be made: whose it is, and of which run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,10 +123,7 @@ impl Catalog {
         .execute(&mut *tx)
         .await
         .step(STEP)?;
-        if changed.rows_affected() != 1 {
-            return Err(CatalogError::Conflict { step: STEP, sprite });
-        }
-        tx.commit().await.step(STEP)
+        commit_one(tx, &changed, STEP, sprite).await
     }
 
     /// Records that a running sprite fell asleep with its memory kept.
@@ -142,10 +153,7 @@ impl Catalog {
         .execute(&mut *tx)
         .await
         .step(STEP)?;
-        if changed.rows_affected() != 1 {
-            return Err(CatalogError::Conflict { step: STEP, sprite });
-        }
-        tx.commit().await.step(STEP)
+        commit_one(tx, &changed, STEP, sprite).await
     }
 
     /// Records why a machine could be neither used nor removed; the row goes on to say that it is there.
@@ -170,10 +178,7 @@ impl Catalog {
         .execute(&mut *tx)
         .await
         .step(STEP)?;
-        if changed.rows_affected() != 1 {
-            return Err(CatalogError::Conflict { step: STEP, sprite });
-        }
-        tx.commit().await.step(STEP)
+        commit_one(tx, &changed, STEP, sprite).await
     }
 
     /// Sets sprites to cold whose machines did not outlive the process that started them. One commit.
