@@ -20,6 +20,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("sprite-net", &["sprite-types"]),
     ("sprite-catalog", &["sprite-types"]),
     ("sprite-lifecycle", &["sprite-types"]),
+    ("sprite-vmm", &[]),
     (
         "sprite-machine",
         &["sprite-types", "sprite-agent-api", "sprite-net"],

@@ -1,0 +1,2 @@
+//! The virtual machine monitor: one process runs one machine on KVM.
+#![warn(missing_docs)]

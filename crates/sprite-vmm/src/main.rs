@@ -1,0 +1,3 @@
+//! `sprite-vmm`: one process that runs one machine.
+
+fn main() {}
