@@ -7,6 +7,7 @@
 #![warn(missing_docs)]
 
 pub mod container;
+pub mod kvm;
 
 use std::path::PathBuf;
 use std::sync::Arc;
