@@ -90,6 +90,14 @@ pub(crate) async fn complete(
         let fault = as_before("make the disk", &cause);
         *error = Some(match cause {
             full @ DiskError::Full { .. } => CreateError::NoSpace(full),
+            DiskError::TooSmall {
+                step: _,
+                storage_gb,
+                smallest_gb,
+            } => CreateError::DiskTooSmall {
+                storage_gb,
+                smallest_gb,
+            },
             other @ DiskError::Step { .. } => CreateError::Disk(other),
         });
         return Err(fault);

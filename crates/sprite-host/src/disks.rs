@@ -14,6 +14,16 @@ pub enum DiskError {
         /// Lower-case verb phrase with ids and paths.
         step: String,
     },
+    /// The base image needs a larger disk than was asked for.
+    #[error("{step}: {storage_gb} GB is too small for the image, which needs {smallest_gb} GB")]
+    TooSmall {
+        /// Lower-case verb phrase with ids and paths.
+        step: String,
+        /// What was asked for.
+        storage_gb: u32,
+        /// The least that holds the image.
+        smallest_gb: u32,
+    },
     /// A step failed.
     #[error("{step}")]
     Step {

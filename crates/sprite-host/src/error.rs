@@ -124,6 +124,14 @@ pub enum CreateError {
     /// There is no such organisation.
     #[error("find organisation {0}")]
     Organisation(OrgId),
+    /// The base image does not fit on a disk of that size.
+    #[error("storage_gb is {storage_gb}, it must be at least {smallest_gb} to hold the base image")]
+    DiskTooSmall {
+        /// What was asked for.
+        storage_gb: u32,
+        /// The least that holds the image.
+        smallest_gb: u32,
+    },
     /// The pool is too full for another disk.
     #[error("make the disk: the pool is full")]
     NoSpace(#[source] DiskError),

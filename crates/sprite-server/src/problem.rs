@@ -191,6 +191,11 @@ impl From<CreateError> for Problem {
             )
             .with_hint("use the sprite that exists, or choose another name"),
             CreateError::Resources(cause) => Self::field(format!("config: {cause}")),
+            CreateError::DiskTooSmall { smallest_gb, .. } => {
+                Self::field(format!("config: {error}")).with_hint(&format!(
+                    "ask for {smallest_gb} GB or more; a disk takes only the space that is written"
+                ))
+            }
             CreateError::Labels { .. } => Self::field(error.to_string()),
             CreateError::Environment(cause) => Self::field(cause.to_string()),
             CreateError::TooMany { .. } => Self::new(ErrorKind::LimitExceeded, error.to_string()),

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use sprite_host::{DiskError, Disks};
@@ -16,6 +17,8 @@ use crate::switch::{Held, Shared, Step};
 pub struct FakeDisks {
     dir: TempDir,
     switches: Shared,
+    /// What the image needs, in GB.
+    smallest_gb: AtomicU32,
 }
 
 impl Default for FakeDisks {
@@ -23,6 +26,7 @@ impl Default for FakeDisks {
         Self {
             dir: tempfile::tempdir().expect("make a directory for disks"),
             switches: Shared::default(),
+            smallest_gb: AtomicU32::new(1),
         }
     }
 }
@@ -37,6 +41,11 @@ impl FakeDisks {
     #[must_use]
     pub fn hold(&self, step: Step) -> Held {
         self.switches.hold(step)
+    }
+
+    /// Makes the image need disks of at least this size from now on.
+    pub fn need(&self, smallest_gb: u32) {
+        self.smallest_gb.store(smallest_gb, Ordering::Relaxed);
     }
 
     /// What was written to the disk when it was made: image and size. `None`: there is none.
@@ -66,6 +75,14 @@ impl Disks for FakeDisks {
         if self.switches.fails(Step::CreateDiskFull) {
             return Err(DiskError::Full {
                 step: "make a disk".to_owned(),
+            });
+        }
+        let smallest_gb = self.smallest_gb.load(Ordering::Relaxed);
+        if storage_gb < smallest_gb {
+            return Err(DiskError::TooSmall {
+                step: "make a disk".to_owned(),
+                storage_gb,
+                smallest_gb,
             });
         }
         let path = self.path(sprite);

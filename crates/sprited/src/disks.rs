@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use sprite_disk::{CreateDiskError, ImageId, Pool};
+use sprite_disk::{CreateDiskError, ImageId, Pool, SizedImageError};
 use sprite_host::{DiskError, Disks};
 use sprite_types::SpriteId;
 
@@ -49,6 +49,18 @@ impl Disks for PoolDisks {
         match created.map_err(|error| step(name.clone())(io::Error::other(error)))? {
             Ok(path) => Ok(path),
             Err(CreateDiskError::Full(_)) => Err(DiskError::Full { step: name }),
+            Err(CreateDiskError::Image {
+                source:
+                    SizedImageError::TooSmall {
+                        storage_gb,
+                        smallest_gb,
+                    },
+                ..
+            }) => Err(DiskError::TooSmall {
+                step: name,
+                storage_gb,
+                smallest_gb,
+            }),
             Err(error) => Err(step(name)(error)),
         }
     }

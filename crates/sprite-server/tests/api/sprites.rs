@@ -117,6 +117,23 @@ async fn bad_bodies_are_refused_and_change_nothing() {
     assert_eq!(server.get("/v1/sprites").await.json()["sprites"], json!([]));
 }
 
+/// A disk on which the image does not fit is the caller's to change: told with the least size, and nothing is kept.
+#[tokio::test]
+async fn a_disk_too_small_for_the_image_is_refused_with_the_least_size() {
+    let server = Server::start().await;
+    server.test.disks.need(3);
+    let body = |gb: u32| format!(r#"{{"name":"a","config":{{"storage_gb":{gb}}}}}"#);
+    let answer = server.post("/v1/sprites", &body(2)).await;
+    assert_eq!(answer.status(), 400);
+    let refused = answer.json();
+    let rule = "config: storage_gb is 2, it must be at least 3 to hold the base image";
+    assert_eq!(refused["errors"], json!([rule]));
+    assert!(refused["hint"].as_str().unwrap().contains("3 GB"), "{refused}");
+    assert_eq!(server.get("/v1/sprites").await.json()["sprites"], json!([]));
+    // The name is free, and the least size is enough.
+    assert_eq!(server.post("/v1/sprites", &body(3)).await.status(), 201);
+}
+
 /// §12 (create by name): two creates of one name at once yield one sprite and a clear answer.
 #[tokio::test]
 async fn a_name_is_taken_once() {
