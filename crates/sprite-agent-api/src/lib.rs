@@ -11,6 +11,7 @@
 #![warn(missing_docs)]
 
 mod codec;
+pub mod guest;
 pub mod launch;
 pub mod link;
 pub mod message;

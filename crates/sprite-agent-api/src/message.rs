@@ -26,6 +26,12 @@ pub enum Request {
     Shutdown,
     /// Are you there? Answers [`Reply::Ready`].
     Ping,
+    /// Set the guest's clock: what the host says first to a machine whose memory was loaded, since for the guest
+    /// no time has passed. Answers [`Reply::Ready`]; a machine that shares the host's clock refuses.
+    Clock {
+        /// Nanoseconds since 1970, UTC.
+        unix_nanos: u64,
+    },
 }
 
 /// How the environment is to look.
@@ -246,4 +252,26 @@ pub enum FailureKind {
     /// A kind that this side does not know yet.
     #[serde(other)]
     Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a released host or agent said; a later one reads it for ever.
+    #[test]
+    fn requests_are_written_as_they_always_were() {
+        let clock = Request::Clock {
+            unix_nanos: 1_700_000_000_123_456_789,
+        };
+        for (request, text) in [
+            (Request::Ping, r#"{"op":"ping"}"#),
+            (Request::Sync, r#"{"op":"sync"}"#),
+            (clock, r#"{"op":"clock","unix_nanos":1700000000123456789}"#),
+        ] {
+            assert_eq!(serde_json::to_string(&request).expect("plain"), text);
+            let read = serde_json::from_str::<Request>(text);
+            assert_eq!(read.expect("a request"), request);
+        }
+    }
 }

@@ -115,6 +115,10 @@ async fn dispatch(
         Request::Attach(spec) => return attach(agent, &spec, sender, receiver).await,
         Request::Kill(spec) => return kill::perform(agent, &spec, sender).await,
         Request::Shutdown => return shutdown(agent, sender).await,
+        Request::Clock { .. } => {
+            let message = "this machine has the host's clock";
+            return Err(failure(FailureKind::Invalid, message));
+        }
     };
     // If the host is gone there is nobody to tell.
     let _ = reply(sender, answer).await;

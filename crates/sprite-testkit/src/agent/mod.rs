@@ -92,12 +92,16 @@ impl FakeAgent {
             },
             Ok(Request::Kill(spec)) => self.kill(&spec, &sender).await,
             Ok(Request::Shutdown) => return self.shut_down(&sender, &mut receiver).await,
-            Ok(short @ (Request::Start(_) | Request::Sessions | Request::Sync | Request::Ping)) => {
-                match self.answer(short).await {
-                    Ok(answer) => told(reply(&sender, answer).await),
-                    Err(failure) => Err(failure),
-                }
-            }
+            Ok(
+                short @ (Request::Start(_)
+                | Request::Sessions
+                | Request::Sync
+                | Request::Ping
+                | Request::Clock { .. }),
+            ) => match self.answer(short).await {
+                Ok(answer) => told(reply(&sender, answer).await),
+                Err(failure) => Err(failure),
+            },
             Err(error) => Err(failed(
                 FailureKind::Invalid,
                 &format!("read the request: {error}"),
@@ -134,6 +138,7 @@ impl FakeAgent {
                 });
             }
             Request::Ping
+            | Request::Clock { .. }
             | Request::Exec(_)
             | Request::Attach(_)
             | Request::Kill(_)
