@@ -1,4 +1,8 @@
 //! The virtual machine monitor: one process runs one machine on KVM.
+//!
+//! [`memory`] is the guest's memory, [`arch`] what differs between processor architectures.
 #![warn(missing_docs)]
 
+pub mod arch;
 pub mod config;
+pub mod memory;

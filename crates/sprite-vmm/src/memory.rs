@@ -1,0 +1,349 @@
+//! The guest's memory, and which of its pages are its own.
+//!
+//! At boot it is anonymous; at load it is a *private* mapping of a memory file: pages come from the file when
+//! they are first touched, and what the guest writes stays in this process. So loading costs nothing per GiB,
+//! and the file changes only when a snapshot writes to it.
+//!
+//! A memory file is the guest's memory ranges one after another ([`arch::native::layout::memory_ranges`]).
+//!
+//! Which pages a snapshot has to write, the kernel's page table already knows: a page that is present and
+//! not of a file, or swapped, was written by the guest or a device since boot or load ([`visit_own_pages`]).
+//! No dirty log is switched on for it, so the guest runs at full speed, and writes by devices count as well.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use vm_memory::mmap::MmapRegionError;
+use vm_memory::{
+    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap, MmapRegion,
+};
+
+use crate::arch::native::layout::{PAGE_SIZE, memory_ranges};
+
+/// The memory of a guest, shared by everything that touches it.
+pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;
+
+/// A failure to make or to look at a guest's memory.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// Whole pages only, and not none.
+    #[error("use {bytes} bytes as the guest's memory: not a whole number of pages")]
+    Size {
+        /// What was asked for.
+        bytes: u64,
+    },
+    /// The memory file is not of the guest's size.
+    #[error("map a memory file of {found} bytes for a guest of {expected} bytes")]
+    FileSize {
+        /// The guest's memory.
+        expected: u64,
+        /// The file's length.
+        found: u64,
+    },
+    /// The file could not be looked at.
+    #[error("read the memory file's size")]
+    FileMetadata(#[source] io::Error),
+    /// The system gave no address space.
+    #[error("map {bytes} bytes of guest memory")]
+    Map {
+        /// Length of the range.
+        bytes: u64,
+        /// What the system said.
+        #[source]
+        source: MmapRegionError,
+    },
+    /// Which pages are the guest's own is not known.
+    #[error("read the page map")]
+    PageMap(#[source] io::Error),
+}
+
+/// Makes memory for a guest that boots: zeroes, taken from the host when they are first written.
+///
+/// # Errors
+/// [`MemoryError`]: a size that is not whole pages, or no address space.
+pub fn anonymous(bytes: u64) -> Result<GuestMemory, MemoryError> {
+    map(bytes, None)
+}
+
+/// Maps a memory file for a guest that is loaded. Nothing that the guest writes reaches the file.
+///
+/// # Errors
+/// [`MemoryError`]: the file is not exactly of the guest's size, or no address space.
+pub fn from_file(file: File, bytes: u64) -> Result<GuestMemory, MemoryError> {
+    let found = file.metadata().map_err(MemoryError::FileMetadata)?.len();
+    if found != bytes {
+        return Err(MemoryError::FileSize {
+            expected: bytes,
+            found,
+        });
+    }
+    map(bytes, Some(Arc::new(file)))
+}
+
+fn map(bytes: u64, file: Option<Arc<File>>) -> Result<GuestMemory, MemoryError> {
+    if bytes == 0 || !bytes.is_multiple_of(PAGE_SIZE) {
+        return Err(MemoryError::Size { bytes });
+    }
+    let anonymous = match file {
+        Some(_) => 0,
+        None => libc::MAP_ANONYMOUS,
+    };
+    let mut regions = Vec::new();
+    let mut offset = 0;
+    for (start, length) in memory_ranges(bytes) {
+        let size = usize::try_from(length).map_err(|_| MemoryError::Size { bytes })?;
+        let mapping = MmapRegion::build(
+            file.as_ref()
+                .map(|file| FileOffset::from_arc(Arc::clone(file), offset)),
+            size,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_NORESERVE | anonymous,
+        )
+        .map_err(|source| MemoryError::Map {
+            bytes: length,
+            source,
+        })?;
+        regions.push(
+            GuestRegionMmap::new(mapping, start).expect("the ranges end below the last address"),
+        );
+        offset += length;
+    }
+    Ok(GuestMemory::from_regions(regions).expect("the ranges are in order and do not overlap"))
+}
+
+/// How many bytes of memory a guest has.
+pub fn size(memory: &GuestMemory) -> u64 {
+    memory.iter().map(GuestMemoryRegion::len).sum()
+}
+
+/// Pages that follow each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageRun {
+    /// Where the guest has them.
+    pub address: GuestAddress,
+    /// Where a memory file has them.
+    pub file_offset: u64,
+    /// How many bytes: whole pages.
+    pub length: u64,
+}
+
+/// Bits of an entry of `/proc/self/pagemap`.
+///
+/// Source: `Documentation/admin-guide/mm/pagemap.rst` of the kernel.
+const PRESENT: u64 = 1 << 63;
+const SWAPPED: u64 = 1 << 62;
+const OF_A_FILE: u64 = 1 << 61;
+
+/// How many entries are read at once: 64 KiB of them tell of 32 MiB.
+const ENTRIES_AT_ONCE: usize = 8192;
+
+/// Whether a page differs (or may differ) from the file, or from zero where there is none.
+///
+/// A page that is on its way to another place in memory shows as swapped, so it counts.
+fn is_own(entry: u64) -> bool {
+    entry & SWAPPED != 0 || entry & (PRESENT | OF_A_FILE) == PRESENT
+}
+
+/// Calls `visit` for every run of pages that are the guest's own: not those of the memory file it was loaded
+/// from, and for a guest that booted not those it never wrote. In order of the file; runs may touch each
+/// other.
+///
+/// The guest and its devices must be paused, or pages that become its own meanwhile are missed.
+///
+/// # Errors
+/// [`MemoryError::PageMap`] as `E`, and the first failure of `visit`.
+pub fn visit_own_pages<E: From<MemoryError>>(
+    memory: &GuestMemory,
+    mut visit: impl FnMut(PageRun) -> Result<(), E>,
+) -> Result<(), E> {
+    let page_map = File::open("/proc/self/pagemap").map_err(MemoryError::PageMap)?;
+    let mut buffer = vec![0_u8; ENTRIES_AT_ONCE * 8];
+    let mut range_offset = 0;
+    for region in memory.iter() {
+        let pages = region.len() / PAGE_SIZE;
+        let first_page = region.as_ptr() as u64 / PAGE_SIZE;
+        let mut page = 0;
+        while page < pages {
+            let count = usize::try_from(pages - page).map_or(ENTRIES_AT_ONCE, |left| {
+                left.min(ENTRIES_AT_ONCE)
+            });
+            let entries = &mut buffer[..count * 8];
+            page_map
+                .read_exact_at(entries, (first_page + page) * 8)
+                .map_err(MemoryError::PageMap)?;
+            for (begin, end) in own_runs(entries) {
+                visit(PageRun {
+                    address: GuestAddress(region.start_addr().0 + (page + begin) * PAGE_SIZE),
+                    file_offset: range_offset + (page + begin) * PAGE_SIZE,
+                    length: (end - begin) * PAGE_SIZE,
+                })?;
+            }
+            page += count as u64;
+        }
+        range_offset += region.len();
+    }
+    Ok(())
+}
+
+/// The runs (first, end) of own pages in a part of the page map.
+fn own_runs(entries: &[u8]) -> impl Iterator<Item = (u64, u64)> {
+    let mut own = entries
+        .chunks_exact(8)
+        .map(|entry| {
+            is_own(u64::from_ne_bytes(
+                entry.try_into().expect("chunks of eight bytes"),
+            ))
+        })
+        .zip(0_u64..)
+        .peekable();
+    std::iter::from_fn(move || {
+        let (_, begin) = own.by_ref().find(|(is_own, _)| *is_own)?;
+        let mut end = begin + 1;
+        while own.next_if(|(is_own, _)| *is_own).is_some() {
+            end += 1;
+        }
+        Some((begin, end))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use proptest::prelude::*;
+    use vm_memory::Bytes;
+
+    use super::*;
+
+    fn own(memory: &GuestMemory) -> Vec<PageRun> {
+        let mut runs = Vec::new();
+        visit_own_pages::<MemoryError>(memory, |run| {
+            runs.push(run);
+            Ok(())
+        })
+        .expect("the page map is readable");
+        runs
+    }
+
+    fn file_of(pages: u8) -> File {
+        let mut file = tempfile::tempfile().expect("a file");
+        for page in 0..pages {
+            file.write_all(&[page + 1; 4096])
+                .expect("written");
+        }
+        file
+    }
+
+    #[test]
+    fn memory_is_whole_pages_and_not_none() {
+        for bytes in [0, 1, PAGE_SIZE - 1, PAGE_SIZE + 1] {
+            assert!(matches!(anonymous(bytes), Err(MemoryError::Size { .. })));
+        }
+        assert_eq!(size(&anonymous(PAGE_SIZE).expect("one page")), PAGE_SIZE);
+    }
+
+    #[test]
+    fn a_file_of_another_size_is_refused() {
+        for pages in [1, 3] {
+            assert!(matches!(
+                from_file(file_of(pages), 2 * PAGE_SIZE),
+                Err(MemoryError::FileSize { .. })
+            ));
+        }
+    }
+
+    #[test]
+    fn a_guest_that_booted_owns_what_it_wrote() {
+        let memory = anonymous(64 * PAGE_SIZE).expect("memory");
+        assert_eq!(own(&memory), vec![]);
+        memory
+            .write_obj(7_u8, GuestAddress(5 * PAGE_SIZE))
+            .expect("in range");
+        let runs = own(&memory);
+        assert!(runs.iter().any(|run| run.address.0 <= 5 * PAGE_SIZE
+            && run.address.0 + run.length > 5 * PAGE_SIZE
+            && run.file_offset == run.address.0));
+    }
+
+    #[test]
+    fn reading_a_memory_file_makes_no_page_the_guests_own_and_writing_does() {
+        let memory = from_file(file_of(8), 8 * PAGE_SIZE).expect("memory");
+        for page in 0..8_u8 {
+            let read: u8 = memory
+                .read_obj(GuestAddress(u64::from(page) * PAGE_SIZE))
+                .expect("in range");
+            assert_eq!(read, page + 1);
+        }
+        assert_eq!(own(&memory), vec![]);
+        for page in [2, 3, 7] {
+            memory
+                .write_obj(0_u8, GuestAddress(page * PAGE_SIZE + 9))
+                .expect("in range");
+        }
+        assert_eq!(
+            own(&memory),
+            vec![
+                PageRun {
+                    address: GuestAddress(2 * PAGE_SIZE),
+                    file_offset: 2 * PAGE_SIZE,
+                    length: 2 * PAGE_SIZE
+                },
+                PageRun {
+                    address: GuestAddress(7 * PAGE_SIZE),
+                    file_offset: 7 * PAGE_SIZE,
+                    length: PAGE_SIZE
+                },
+            ]
+        );
+    }
+
+    #[test]
+    fn what_the_guest_writes_does_not_reach_the_file() {
+        let file = file_of(2);
+        let memory = from_file(file.try_clone().expect("a second descriptor"), 2 * PAGE_SIZE)
+            .expect("memory");
+        memory.write_obj(99_u8, GuestAddress(0)).expect("in range");
+        let mut first = [0];
+        file.read_exact_at(&mut first, 0).expect("read");
+        assert_eq!(first, [1]);
+    }
+
+    #[test]
+    fn the_range_above_the_devices_follows_in_the_file() {
+        use crate::arch::native::layout::{HOLE_END, HOLE_START};
+        let memory = anonymous(HOLE_START + 16 * PAGE_SIZE).expect("address space alone is taken");
+        memory
+            .write_obj(1_u8, GuestAddress(HOLE_END + 3 * PAGE_SIZE))
+            .expect("in range");
+        let runs = own(&memory);
+        assert!(
+            runs.iter()
+                .all(|run| run.file_offset == run.address.0 - (HOLE_END - HOLE_START)),
+            "{runs:?}"
+        );
+        assert!(!runs.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn runs_tell_exactly_the_own_pages(own in proptest::collection::vec(any::<bool>(), 0..200)) {
+            let entries: Vec<u8> = own
+                .iter()
+                .flat_map(|own| if *own { PRESENT } else { PRESENT | OF_A_FILE }.to_ne_bytes())
+                .collect();
+            let mut told = vec![false; own.len()];
+            let mut last_end = None;
+            for (begin, end) in own_runs(&entries) {
+                prop_assert!(begin < end);
+                prop_assert!(last_end.is_none_or(|last| last < begin));
+                last_end = Some(end);
+                for page in begin..end {
+                    told[usize::try_from(page).expect("small")] = true;
+                }
+            }
+            prop_assert_eq!(told, own);
+        }
+    }
+}
