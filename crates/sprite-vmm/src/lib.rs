@@ -5,4 +5,6 @@
 
 pub mod arch;
 pub mod config;
+pub mod log;
 pub mod memory;
+pub mod metrics;

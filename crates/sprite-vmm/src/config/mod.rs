@@ -19,6 +19,7 @@ pub use boot::{BootSource, MAX_BOOT_ARGS};
 pub use cpu::{Bitmap, CpuConfig, CpuidModifier, Register, RegisterModifier};
 pub use drive::{CacheType, Drive, DriveUpdate};
 pub use machine::{MachineConfig, MachineConfigChange, MemoryMib, VcpuCount};
+pub(crate) use name::usable_path;
 pub use name::{DeviceId, InterfaceName, MAX_PATH, MacAddress};
 pub use network::{NetworkInterface, NetworkOverride};
 pub use vsock::{Entropy, GuestCid, Serial, Vsock, VsockOverride};
