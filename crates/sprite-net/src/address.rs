@@ -21,6 +21,9 @@ pub const GUEST_PREFIX: u8 = 24;
 pub(crate) const GUEST_MAC: Mac = [0x02, 0x53, 0x50, 0, 0, 1];
 /// The gateway's hardware address, for the same reason.
 pub(crate) const GATEWAY_MAC: Mac = [0x02, 0x53, 0x50, 0, 0, 2];
+/// Where a virtual machine holds [`GUEST_MAC`] itself, the two ports of its bridge have these.
+pub(crate) const WIRE_MAC: Mac = [0x02, 0x53, 0x50, 0, 2, 1];
+pub(crate) const TAP_MAC: Mac = [0x02, 0x53, 0x50, 0, 2, 2];
 /// The router's end of the link to the host, and the host's end: links of two ends, so all may be equal.
 pub(crate) const UP_MAC: Mac = [0x02, 0x53, 0x50, 0, 1, 1];
 pub(crate) const HOST_MAC: Mac = [0x02, 0x53, 0x50, 0, 1, 2];

@@ -6,6 +6,9 @@
 //!                         DNS sockets, NAT, first wall        second wall, route to OUTSIDE, masquerade
 //! ```
 //!
+//! Where the machine is virtual, the end in the guest namespace is `wire` instead, without an address, and
+//! `tap` connects it.
+//!
 //! One thread does it in a dozen system calls: it makes the guest namespace, then the router namespace, and
 //! stays there for the DNS sockets; sockets of netlink that it opened earlier still speak with the earlier
 //! namespaces. Everything of a slot has a name made of its number, so the undoing of a half-made slot is the
@@ -20,13 +23,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use sprite_types::InstanceId;
 
 use crate::address::{
-    GATEWAY, GATEWAY_MAC, GUEST_IP, GUEST_MAC, GUEST_PREFIX, HOST_MAC, Subnet, UP_MAC,
+    GATEWAY, GATEWAY_MAC, GUEST_IP, GUEST_MAC, GUEST_PREFIX, HOST_MAC, Subnet, UP_MAC, WIRE_MAC,
 };
 use crate::error::NetError;
 use crate::name::{Role, link_name, netns_path};
 use crate::netlink::{Family, Refused, Socket};
 use crate::route::{self, End, Index, Ipv6};
-use crate::slot::{Slot, SlotId};
+use crate::slot::{Attachment, Slot, SlotId};
+use crate::tap::{self, TAP_LINK, TapOwner, WIRE_LINK};
 use crate::{netns, nft};
 
 /// The machine's interface. Source: behaviour reference §4.4 has another name; programs expect this one.
@@ -48,6 +52,7 @@ const LOOPBACK_INDEX: Index = 1;
 pub(crate) struct Site {
     pub(crate) instance: InstanceId,
     pub(crate) subnet: Subnet,
+    pub(crate) attachment: Attachment,
     /// The host's namespace: that of the threads of this process.
     pub(crate) host: OwnedFd,
     /// For new links: what fits through the uplink in one piece.
@@ -68,6 +73,9 @@ impl Site {
         Slot {
             id,
             guest_netns: netns_path(&self.instance, id, Role::Guest),
+            attachment: self.attachment,
+            guest_mac: GUEST_MAC,
+            mtu: self.mtu.load(Ordering::Relaxed),
             guest_ip: GUEST_IP,
             guest_prefix: GUEST_PREFIX,
             gateway: GATEWAY,
@@ -98,6 +106,10 @@ fn assemble(site: &Site, id: SlotId, host: &mut Socket) -> Result<DnsSockets, Ne
     let step = |what: &str| NetError::step(format!("{what} of slot {id}"));
     let (guest, mut guest_links) = new_namespace(site, id, Role::Guest)?;
     prepare_guest(site.ipv6).map_err(step("prepare the guest namespace"))?;
+    match site.attachment {
+        Attachment::Interface => {}
+        Attachment::Tap => tap::create().map_err(step("make the tap"))?,
+    }
     let (_router, mut router_links) = new_namespace(site, id, Role::Router)?;
     prepare_router(site.ipv6).map_err(step("prepare the router namespace"))?;
 
@@ -107,7 +119,8 @@ fn assemble(site: &Site, id: SlotId, host: &mut Socket) -> Result<DnsSockets, Ne
         .map_err(|refused| step("set up the router")(refused.source))?;
     nft::install_router_table(outside).map_err(step("install the router rules"))?;
     let sockets = bind_dns().map_err(step("bind the name server"))?;
-    link_guest(&mut guest_links).map_err(|refused| step("set up the guest")(refused.source))?;
+    link_guest(site, &mut guest_links)
+        .map_err(|refused| step("set up the guest")(refused.source))?;
     link_host(host, &link, outside, site.ipv6).map_err(step("connect the host"))?;
     route::await_running(&mut router_links, &[GATEWAY_INDEX, UP_INDEX])
         .and_then(|()| route::await_running(&mut guest_links, &[GUEST_INDEX]))
@@ -188,9 +201,13 @@ fn link_router(
         namespace: Some(site.host.as_fd()),
     };
     let gateway = here(GATEWAY_LINK, GATEWAY_MAC, GATEWAY_INDEX);
+    let (name, mac) = match site.attachment {
+        Attachment::Interface => (GUEST_LINK, GUEST_MAC),
+        Attachment::Tap => (WIRE_LINK, WIRE_MAC),
+    };
     let machine = End {
         namespace: Some(guest.as_fd()),
-        ..here(GUEST_LINK, GUEST_MAC, GUEST_INDEX)
+        ..here(name, mac, GUEST_INDEX)
     };
     let next_hop = site.subnet.next_hop();
     router.transact(vec![
@@ -205,13 +222,54 @@ fn link_router(
     ])
 }
 
-fn link_guest(guest: &mut Socket) -> Result<(), Refused> {
-    guest.transact(vec![
-        route::link_up(LOOPBACK_INDEX),
-        route::link_up(GUEST_INDEX),
-        route::new_address(GUEST_INDEX, GUEST_IP, GUEST_PREFIX),
-        route::default_route(GUEST_INDEX, GATEWAY),
-    ])
+fn link_guest(site: &Site, guest: &mut Socket) -> Result<(), Refused> {
+    match site.attachment {
+        Attachment::Interface => guest.transact(vec![
+            route::link_up(LOOPBACK_INDEX),
+            route::link_up(GUEST_INDEX),
+            route::new_address(GUEST_INDEX, GUEST_IP, GUEST_PREFIX),
+            route::default_route(GUEST_INDEX, GATEWAY),
+        ]),
+        Attachment::Tap => {
+            let mtu = site.mtu.load(Ordering::Relaxed);
+            tap::connect(guest, GUEST_INDEX, mtu)
+        }
+    }
+}
+
+/// Gives the tap of a slot to a user. Blocks, and leaves the thread in the guest namespace.
+pub(crate) fn assign_tap(site: &Site, id: SlotId, owner: TapOwner) -> Result<(), NetError> {
+    netns::enter(open_namespace(site, id, Role::Guest)?).map_err(NetError::step(format!(
+        "enter the guest namespace of slot {id}"
+    )))?;
+    find(site.attachment, id)?;
+    tap::give(owner).map_err(NetError::step(format!("give away the tap of slot {id}")))
+}
+
+fn open_namespace(site: &Site, id: SlotId, role: Role) -> Result<OwnedFd, NetError> {
+    let path = netns_path(&site.instance, id, role);
+    netns::open(&path)
+        .map_err(NetError::step(format!("open {}", path.display())))?
+        .ok_or_else(|| NetError::NotWhole {
+            slot: id,
+            missing: path.display().to_string(),
+        })
+}
+
+/// Looks for the machine's interface in the calling thread's namespace, the guest's.
+fn find(attachment: Attachment, id: SlotId) -> Result<(), NetError> {
+    let name = match attachment {
+        Attachment::Interface => GUEST_LINK,
+        Attachment::Tap => TAP_LINK,
+    };
+    let guest = Socket::open(Family::Route).map_err(NetError::step("open a netlink socket"))?;
+    match rustix::net::netdevice::name_to_index(&guest, name) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(NetError::NotWhole {
+            slot: id,
+            missing: format!("interface {name}"),
+        }),
+    }
 }
 
 fn link_host(host: &mut Socket, link: &str, outside: Ipv4Addr, ipv6: Ipv6) -> io::Result<()> {
@@ -237,20 +295,19 @@ fn bind_dns() -> io::Result<DnsSockets> {
 /// Looks whether a slot that another process made is whole, and binds its name server again. Blocks, and
 /// leaves the thread in the router namespace.
 pub(crate) fn rejoin(site: &Site, id: SlotId) -> Result<DnsSockets, NetError> {
-    let missing = |missing: String| NetError::NotWhole { slot: id, missing };
-    let open = |role| {
-        let path = netns_path(&site.instance, id, role);
-        netns::open(&path)
-            .map_err(NetError::step(format!("open {}", path.display())))?
-            .ok_or_else(|| missing(path.display().to_string()))
-    };
     let host = Socket::open(Family::Route).map_err(NetError::step("open a netlink socket"))?;
     let link = link_name(&site.instance, id);
-    rustix::net::netdevice::name_to_index(&host, &link).map_err(|_| missing(link))?;
-    open(Role::Guest)?;
-    netns::enter(open(Role::Router)?).map_err(NetError::step(format!(
-        "enter the router namespace of slot {id}"
-    )))?;
+    rustix::net::netdevice::name_to_index(&host, &link).map_err(|_| NetError::NotWhole {
+        slot: id,
+        missing: link,
+    })?;
+    let enter = |role, step: &str| {
+        netns::enter(open_namespace(site, id, role)?)
+            .map_err(NetError::step(format!("{step} of slot {id}")))
+    };
+    enter(Role::Guest, "enter the guest namespace")?;
+    find(site.attachment, id)?;
+    enter(Role::Router, "enter the router namespace")?;
     bind_dns().map_err(NetError::step(format!("bind the name server of slot {id}")))
 }
 

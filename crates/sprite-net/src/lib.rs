@@ -1,10 +1,10 @@
 //! A machine's network.
 //!
-//! Every machine sees the same: `eth0` with 10.0.0.1, gateway and name server 10.0.0.2, the internet behind.
+//! Every machine, of processes or virtual, sees the same: `eth0` with 10.0.0.1, gateway and name server 10.0.0.2, the internet behind.
 //! It does not see the host, its neighbours on private networks, metadata services, or any other machine.
 //!
-//! [`Network`] is the door: it hands out [`Slot`]s. Behind it, one file each: making a slot (`build`), the
-//! host's side (`site`), rules (`nft`), the name server (`dns`), what others change on the host (`watch`),
+//! [`Network`] is the door: it hands out [`Slot`]s. Behind it, one file each: making a slot (`build`), what a
+//! virtual machine holds of it (`tap`), the host's side (`site`), rules (`nft`), the name server (`dns`), what others change on the host (`watch`),
 //! why there is no network (`diagnose`). Only this crate speaks netlink.
 //!
 //! What must always hold:
@@ -32,10 +32,12 @@ mod route;
 mod site;
 mod slot;
 mod slots;
+mod tap;
 mod watch;
 
 pub use address::{GATEWAY, GUEST_IP, GUEST_PREFIX, Subnet};
 pub use diagnose::Finding;
 pub use error::NetError;
 pub use network::{NetOptions, Network};
-pub use slot::{ParseSlotError, Slot, SlotId};
+pub use slot::{Attachment, ParseSlotError, Slot, SlotId};
+pub use tap::TapOwner;

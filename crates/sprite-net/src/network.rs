@@ -8,14 +8,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::address::Subnet;
-use crate::build::Site;
+use crate::build::{self, Site};
 use crate::diagnose::{self, Finding};
 use crate::dns::{Resolvers, Upstream};
 use crate::error::NetError;
 use crate::netns::in_thread;
 use crate::site;
-use crate::slot::{Slot, SlotId};
+use crate::slot::{Attachment, Slot, SlotId};
 use crate::slots::Slots;
+use crate::tap::TapOwner;
 use crate::watch::Watch;
 
 /// How a network is opened.
@@ -25,17 +26,20 @@ pub struct NetOptions {
     pub instance: InstanceId,
     /// How many slots are kept ready, so that a machine gets one at once.
     pub pool_size: usize,
+    /// How its machines hold on to their slots.
+    pub attachment: Attachment,
     /// Where the host's resolvers are listed; `/etc/resolv.conf`. Read again when it changes.
     pub resolv_conf: PathBuf,
 }
 
 impl NetOptions {
-    /// The usual: four slots ready, the host's own resolvers.
+    /// The usual: four slots ready, for machines of processes, the host's own resolvers.
     #[must_use]
     pub fn new(instance: InstanceId) -> Self {
         Self {
             instance,
             pool_size: 4,
+            attachment: Attachment::Interface,
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
         }
     }
@@ -87,7 +91,8 @@ impl Network {
         // Before the first look at the host, so that no change falls between.
         let watch = Watch::begin()?;
         let instance = options.instance;
-        let (site, leftovers) = in_thread(move || site::open(&instance, &resolvers)).await?;
+        let (site, leftovers) =
+            in_thread(move || site::open(&instance, options.attachment, &resolvers)).await?;
         let site = Arc::new(site);
         let slots = Slots::new(Arc::clone(&site), Arc::clone(&upstream), leftovers);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -127,6 +132,19 @@ impl Network {
             .adopt(slot)
             .await
             .map(|slot| self.site.slot(slot))
+    }
+
+    /// Says who may hold the tap of a slot that was handed out; before that it is root alone. The slot's
+    /// machine is not started yet.
+    ///
+    /// # Errors
+    /// The slot has no tap, or somebody holds it.
+    ///
+    /// # Cancel safety
+    /// It is done nevertheless.
+    pub async fn assign_tap(&self, slot: SlotId, owner: TapOwner) -> Result<(), NetError> {
+        let site = Arc::clone(&self.site);
+        in_thread(move || build::assign_tap(&site, slot, owner)).await
     }
 
     /// Gives a slot back: its namespaces, links and addresses go. The machine must have ended; what still runs

@@ -10,7 +10,6 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
-use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -24,7 +23,8 @@ use crate::netlink::{Family, Socket};
 use crate::netns;
 use crate::route::{self, End};
 use crate::site;
-use crate::slot::Slot;
+use crate::slot::{Attachment, Slot};
+use crate::tap::BRIDGE_INDEX;
 
 /// Within a host a packet takes microseconds; a loaded host has the rest.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -83,7 +83,7 @@ fn attempt(site: &Site, slot: &Slot, outside: Ipv4Addr, host: &mut Socket) -> io
     std::thread::scope(|scope| {
         let machine = std::thread::Builder::new()
             .name("sprite-net-probe".to_owned())
-            .spawn_scoped(scope, || ask_from(&slot.guest_netns, target))?;
+            .spawn_scoped(scope, || ask_from(slot, target))?;
         let arrived = match there.recv_from(&mut [0; 1]) {
             Ok((_, from)) => {
                 there.send_to(&[0], from)?;
@@ -140,10 +140,14 @@ fn connect_outside(site: &Site, outside: Ipv4Addr, host: &mut Socket) -> io::Res
 }
 
 /// Asks from a machine's place; whether an answer came.
-fn ask_from(guest: &Path, target: SocketAddr) -> io::Result<bool> {
-    let namespace = netns::open(guest)?
+fn ask_from(slot: &Slot, target: SocketAddr) -> io::Result<bool> {
+    let namespace = netns::open(&slot.guest_netns)?
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "guest namespace"))?;
     netns::enter(namespace)?;
+    match slot.attachment {
+        Attachment::Interface => {}
+        Attachment::Tap => play_machine(slot)?,
+    }
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.connect(target)?;
@@ -154,6 +158,17 @@ fn ask_from(guest: &Path, target: SocketAddr) -> io::Result<bool> {
         Err(error) if is_refusal(&error) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// The bridge of a slot that no machine has takes the machine's place, with its addresses.
+fn play_machine(slot: &Slot) -> io::Result<()> {
+    Socket::open(Family::Route)?
+        .transact(vec![
+            route::set_mac(BRIDGE_INDEX, slot.guest_mac),
+            route::new_address(BRIDGE_INDEX, slot.guest_ip, slot.guest_prefix),
+            route::default_route(BRIDGE_INDEX, slot.gateway),
+        ])
+        .map_err(|refused| refused.source)
 }
 
 fn is_timeout(error: &io::Error) -> bool {

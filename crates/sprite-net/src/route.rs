@@ -124,6 +124,53 @@ impl Ipv6 {
     }
 }
 
+/// `IFLA_BR_STP_STATE`, `IFLA_BR_MCAST_SNOOPING`, `IFLA_BRPORT_LEARNING`,
+/// `IFLA_INFO_SLAVE_KIND` and `IFLA_INFO_SLAVE_DATA` of `linux/if_link.h`.
+const BR_STP_STATE: u16 = 5;
+const BR_MCAST_SNOOPING: u16 = 23;
+const BRPORT_LEARNING: u16 = 8;
+const INFO_SLAVE_KIND: u16 = 4;
+const INFO_SLAVE_DATA: u16 = 5;
+
+/// A new bridge that takes part in nothing by itself: no spanning tree, no snooping.
+pub(crate) fn new_bridge(name: &str, index: Index, mtu: u32) -> Message {
+    Message::new(libc::RTM_NEWLINK, CREATE, &link_header(index, 0, 0))
+        .text(libc::IFLA_IFNAME, name)
+        .native(libc::IFLA_MTU, mtu)
+        .nest(libc::IFLA_LINKINFO, |info| {
+            info.text(libc::IFLA_INFO_KIND, "bridge")
+                .nest(libc::IFLA_INFO_DATA, |data| {
+                    data.native(BR_STP_STATE, 0).attr(BR_MCAST_SNOOPING, &[0])
+                })
+        })
+}
+
+/// Gives an interface another hardware address, and tells it how long a packet may be.
+pub(crate) fn set_mac_and_mtu(index: Index, mac: Mac, mtu: u32) -> Message {
+    set_mac(index, mac).native(libc::IFLA_MTU, mtu)
+}
+
+/// Gives an interface another hardware address.
+pub(crate) fn set_mac(index: Index, mac: Mac) -> Message {
+    Message::new(libc::RTM_NEWLINK, 0, &link_header(index, 0, 0)).attr(libc::IFLA_ADDRESS, &mac)
+}
+
+/// Makes an interface a port of a bridge.
+pub(crate) fn join_bridge(index: Index, bridge: Index) -> Message {
+    Message::new(libc::RTM_NEWLINK, 0, &link_header(index, 0, 0)).native(libc::IFLA_MASTER, bridge)
+}
+
+/// The bridge remembers nobody who is behind this port, and sends everything to all other ports.
+pub(crate) fn port_without_learning(index: Index) -> Message {
+    Message::new(libc::RTM_NEWLINK, 0, &link_header(index, 0, 0)).nest(
+        libc::IFLA_LINKINFO,
+        |info| {
+            info.text(INFO_SLAVE_KIND, "bridge")
+                .nest(INFO_SLAVE_DATA, |port| port.attr(BRPORT_LEARNING, &[0]))
+        },
+    )
+}
+
 /// Removes an interface, and with it the other end of a veth.
 pub(crate) fn delete_link(name: &str) -> Message {
     Message::new(libc::RTM_DELLINK, 0, &link_header(0, 0, 0)).text(libc::IFLA_IFNAME, name)

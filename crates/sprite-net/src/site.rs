@@ -24,7 +24,7 @@ use crate::error::NetError;
 use crate::name::{is_ours, slot_of_link, slot_of_netns};
 use crate::netlink::{Family, Refused, Socket};
 use crate::route::{self, Ipv6, Link, Route};
-use crate::slot::SlotId;
+use crate::slot::{Attachment, SlotId};
 use crate::{forwarding, netns, nft};
 
 const DIRECTORY: &str = "/run/sprited-net";
@@ -161,6 +161,7 @@ impl View {
 /// Each step is done again by the next call.
 pub(crate) fn open(
     instance: &InstanceId,
+    attachment: Attachment,
     resolvers: &[IpAddr],
 ) -> Result<(Site, BTreeSet<SlotId>), NetError> {
     let _lock = HostLock::take()?;
@@ -174,6 +175,7 @@ pub(crate) fn open(
     let site = Site {
         instance: instance.clone(),
         subnet,
+        attachment,
         host: netns::current().map_err(NetError::step("open the host's network namespace"))?,
         mtu: AtomicU32::new(MOST_MTU),
         ipv6: Ipv6::detect(),

@@ -91,15 +91,31 @@ impl fmt::Debug for SlotId {
     }
 }
 
+/// How a machine holds on to its slot. The same for all slots of a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attachment {
+    /// The machine's processes stand in the guest namespace, where `eth0` has the machine's address.
+    Interface,
+    /// A virtual machine has the address; its monitor stands in the guest namespace and holds the persistent
+    /// tap there, whose user [`Network::assign_tap`](crate::Network::assign_tap) says.
+    Tap,
+}
+
 /// What a driver needs to know about a slot. Plain data: dropping it frees nothing, that is what
 /// [`Network::release`](crate::Network::release) is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slot {
     /// Its number: keep it with the machine, so that it can be adopted after a restart.
     pub id: SlotId,
-    /// A file that stands for the machine's namespace, with nothing in it but `lo` and `eth0`: open it and
-    /// `setns`.
+    /// A file that stands for the machine's namespace: open it and `setns`. Nothing is in it but `lo` and
+    /// `eth0`, or the tap and what connects it.
     pub guest_netns: PathBuf,
+    /// What is in it.
+    pub attachment: Attachment,
+    /// The machine's hardware address.
+    pub guest_mac: [u8; 6],
+    /// The longest packet that gets out in one piece now.
+    pub mtu: u32,
     /// The machine's address.
     pub guest_ip: Ipv4Addr,
     /// Bits of the machine's network.
