@@ -8,3 +8,4 @@ pub mod config;
 pub mod log;
 pub mod memory;
 pub mod metrics;
+pub mod virtio;

@@ -1,0 +1,148 @@
+//! One virtqueue in guest memory.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+use virtio_queue::{Queue, QueueOwnedT, QueueState, QueueT};
+
+use super::chain::{Chain, ChainError, walk};
+use super::state::QueuePosition;
+use crate::memory::GuestMemory;
+
+/// The guest broke the rules of a queue; the device cannot go on with it.
+#[derive(Debug, Error)]
+pub enum BrokenQueue {
+    /// The rings lie outside the memory, or their indices say more than fits.
+    #[error("follow the ring")]
+    Ring(#[source] virtio_queue::Error),
+    /// A chain of descriptors breaks the rules.
+    #[error("follow descriptor chain {head}")]
+    Chain {
+        /// The first descriptor of the chain.
+        head: u16,
+        /// How it does.
+        #[source]
+        source: ChainError,
+    },
+}
+
+/// A queue as a device uses it: takes chains, returns them, and knows when the guest wants to be woken.
+pub struct VirtQueue {
+    queue: Queue,
+    memory: Arc<GuestMemory>,
+}
+
+impl VirtQueue {
+    /// Takes a queue over where it stands.
+    ///
+    /// # Errors
+    /// The position is impossible, or the rings of a ready queue are not in the memory.
+    pub fn new(
+        position: QueuePosition,
+        memory: Arc<GuestMemory>,
+    ) -> Result<Self, virtio_queue::Error> {
+        let queue = Queue::try_from(QueueState::from(position))?;
+        if queue.ready() && !queue.is_valid(memory.as_ref()) {
+            return Err(virtio_queue::Error::QueueNotReady);
+        }
+        Ok(Self { queue, memory })
+    }
+
+    /// The guest's memory, with a life of its own: chains borrow from it while the queue moves on.
+    #[must_use]
+    pub fn memory(&self) -> Arc<GuestMemory> {
+        Arc::clone(&self.memory)
+    }
+
+    /// Whether the driver uses this queue.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.queue.ready()
+    }
+
+    /// How many descriptors it has.
+    #[must_use]
+    pub fn size(&self) -> u16 {
+        self.queue.size()
+    }
+
+    /// Where it stands.
+    #[must_use]
+    pub fn position(&self) -> QueuePosition {
+        self.queue.state().into()
+    }
+
+    /// Takes the next chain that the guest offers, by its first descriptor.
+    ///
+    /// # Errors
+    /// The ring is broken.
+    pub fn pop_head(&mut self) -> Result<Option<u16>, BrokenQueue> {
+        if !self.queue.ready() {
+            return Ok(None);
+        }
+        let mut heads = self
+            .queue
+            .iter(self.memory.as_ref())
+            .map_err(BrokenQueue::Ring)?;
+        Ok(heads.next().map(|chain| chain.head_index()))
+    }
+
+    /// The buffers of a chain that was taken. `memory` is the queue's own, see [`VirtQueue::memory`].
+    ///
+    /// # Errors
+    /// The chain breaks the rules.
+    pub fn chain<'m>(&self, memory: &'m GuestMemory, head: u16) -> Result<Chain<'m>, BrokenQueue> {
+        walk(memory, self.queue.desc_table(), self.queue.size(), head)
+            .map_err(|source| BrokenQueue::Chain { head, source })
+    }
+
+    /// Takes the next chain that the guest offers.
+    ///
+    /// # Errors
+    /// The ring or the chain is broken.
+    pub fn pop<'m>(&mut self, memory: &'m GuestMemory) -> Result<Option<Chain<'m>>, BrokenQueue> {
+        match self.pop_head()? {
+            Some(head) => self.chain(memory, head).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Gives back the last `count` chains that were taken, as if they never had been.
+    pub fn push_back(&mut self, count: u16) {
+        self.queue
+            .set_next_avail(self.queue.next_avail().wrapping_sub(count));
+    }
+
+    /// Returns a chain to the guest with `written` bytes in its writable part.
+    ///
+    /// # Errors
+    /// The chain's head is none, or the ring is not in the memory.
+    pub fn add_used(&mut self, head: u16, written: u32) -> Result<(), BrokenQueue> {
+        self.queue
+            .add_used(self.memory.as_ref(), head, written)
+            .map_err(BrokenQueue::Ring)
+    }
+
+    /// Whether the guest wants an interrupt for what was returned since the last call.
+    ///
+    /// # Errors
+    /// The ring is not in the memory.
+    pub fn wants_interrupt(&mut self) -> Result<bool, BrokenQueue> {
+        self.queue
+            .needs_notification(self.memory.as_ref())
+            .map_err(BrokenQueue::Ring)
+    }
+
+    /// Asks the guest to notify about the next chain; whether there are chains already.
+    ///
+    /// # Errors
+    /// The ring is not in the memory.
+    pub fn ask_for_notification(&mut self) -> Result<bool, BrokenQueue> {
+        if !self.queue.ready() {
+            return Ok(false);
+        }
+        self.queue
+            .enable_notification(self.memory.as_ref())
+            .map_err(BrokenQueue::Ring)
+    }
+}

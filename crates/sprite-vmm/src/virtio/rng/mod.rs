@@ -1,0 +1,8 @@
+//! The source of randomness: the host kernel's, handed on.
+
+mod device;
+mod metrics;
+mod queue;
+
+pub use device::Rng;
+pub use metrics::RngMetrics;
