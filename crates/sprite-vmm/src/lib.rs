@@ -4,8 +4,13 @@
 #![warn(missing_docs)]
 
 pub mod arch;
+pub mod bus;
 pub mod config;
+pub mod console;
+pub mod end;
 pub mod log;
 pub mod memory;
 pub mod metrics;
+pub mod power;
+pub mod serial;
 pub mod virtio;

@@ -166,9 +166,8 @@ pub fn visit_own_pages<E: From<MemoryError>>(
         let first_page = region.as_ptr() as u64 / PAGE_SIZE;
         let mut page = 0;
         while page < pages {
-            let count = usize::try_from(pages - page).map_or(ENTRIES_AT_ONCE, |left| {
-                left.min(ENTRIES_AT_ONCE)
-            });
+            let count = usize::try_from(pages - page)
+                .map_or(ENTRIES_AT_ONCE, |left| left.min(ENTRIES_AT_ONCE));
             let entries = &mut buffer[..count * 8];
             page_map
                 .read_exact_at(entries, (first_page + page) * 8)
@@ -230,8 +229,7 @@ mod tests {
     fn file_of(pages: u8) -> File {
         let mut file = tempfile::tempfile().expect("a file");
         for page in 0..pages {
-            file.write_all(&[page + 1; 4096])
-                .expect("written");
+            file.write_all(&[page + 1; 4096]).expect("written");
         }
         file
     }
@@ -302,8 +300,11 @@ mod tests {
     #[test]
     fn what_the_guest_writes_does_not_reach_the_file() {
         let file = file_of(2);
-        let memory = from_file(file.try_clone().expect("a second descriptor"), 2 * PAGE_SIZE)
-            .expect("memory");
+        let memory = from_file(
+            file.try_clone().expect("a second descriptor"),
+            2 * PAGE_SIZE,
+        )
+        .expect("memory");
         memory.write_obj(99_u8, GuestAddress(0)).expect("in range");
         let mut first = [0];
         file.read_exact_at(&mut first, 0).expect("read");
