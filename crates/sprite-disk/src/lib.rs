@@ -24,7 +24,7 @@ pub use image::ImageId;
 pub use pool::{
     Backing, ClosePoolError, CreateDiskError, DeleteDiskError, ImportImageError, Layout,
     ListDisksError, ListImagesError, OpenPoolError, Pool, PoolOptions, PurgeError, Shortage,
-    SizedImageError, Space,
+    SizedImageError, SnapshotsError, Space,
 };
 pub use progress::{Progress, Silent};
 pub use tool::ToolError;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use sprite_catalog::{NewSprite as NewRow, Sprite};
 use sprite_lifecycle::{
-    Action, Answer, Event, Fault, Operation, Phase, Request, RequestId, Sleep, State, step,
+    Action, Answer, Event, Fault, Memory, Operation, Phase, Request, RequestId, Sleep, State, step,
 };
 use sprite_machine::MachineExit;
 use sprite_types::SpriteId;
@@ -23,7 +23,7 @@ use crate::error::CreateError;
 use crate::registry::{CreateReply, Look, Message, Undelivered};
 use crate::reply::{self, Reply};
 use crate::shared::Shared;
-use crate::{create, destroy, recover, sleep, stop, wake};
+use crate::{create, destroy, load, recover, sleep, stop, wake};
 
 type Future<T> = Pin<Box<dyn std::future::Future<Output = T> + Send>>;
 
@@ -120,8 +120,13 @@ async fn wake_up(shared: Arc<Shared>, sprite: SpriteId, mailbox: mpsc::Receiver<
     match shared.catalog.sprite(sprite).await {
         Ok(Some(row)) => {
             let span = span(&row);
+            let state = if recover::sleeps_without_machine(&row) {
+                State::warm(shared.now(), Memory::Snapshot)
+            } else {
+                State::cold()
+            };
             let ctx = Context::new(shared, row, None);
-            let actor = Actor::new(ctx, State::cold(), mailbox);
+            let actor = Actor::new(ctx, state, mailbox);
             actor.run(Vec::new()).instrument(span).await;
         }
         outcome => {
@@ -266,7 +271,7 @@ impl Actor {
             Phase::Creating
             | Phase::Waking(_)
             | Phase::FallingAsleep {
-                step: Sleep::Freeze,
+                step: Sleep::Freeze | Sleep::Snapshot,
                 ..
             }
             | Phase::Stopping(_)
@@ -281,7 +286,10 @@ impl Actor {
     fn watch_machine(&mut self) {
         match self.state.phase() {
             Phase::Running { .. }
-            | Phase::Warm { .. }
+            | Phase::Warm {
+                memory: Memory::Machine,
+                ..
+            }
             | Phase::FallingAsleep {
                 step: Sleep::Sync, ..
             } => {
@@ -295,7 +303,11 @@ impl Actor {
             | Phase::Cold
             | Phase::Waking(_)
             | Phase::FallingAsleep {
-                step: Sleep::Freeze,
+                step: Sleep::Freeze | Sleep::Snapshot,
+                ..
+            }
+            | Phase::Warm {
+                memory: Memory::Snapshot,
                 ..
             }
             | Phase::Stopping(_)
@@ -353,9 +365,11 @@ fn perform(mut ctx: Context, operation: Operation) -> Future<Ended> {
             Operation::Create => create::complete(&mut ctx, &mut create_error).await,
             Operation::Boot => wake::boot(&mut ctx).await,
             Operation::Thaw => wake::thaw(&mut ctx).await,
+            Operation::Load => load::load(&mut ctx).await,
             Operation::Adopt => recover::adopt(&mut ctx).await,
             Operation::Sync => sleep::sync(&ctx).await,
             Operation::Freeze => sleep::freeze(&mut ctx).await,
+            Operation::Snapshot => sleep::snapshot(&mut ctx).await,
             Operation::Stop(how) => stop::stop(&mut ctx, how).await,
             Operation::Mark => destroy::mark(&mut ctx).await,
             Operation::Destroy(step) => destroy::step(&mut ctx, step).await,

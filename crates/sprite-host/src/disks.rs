@@ -55,7 +55,27 @@ pub trait Disks: Send + Sync + 'static {
     /// Where a sprite's disk is.
     fn path(&self, sprite: SpriteId) -> PathBuf;
 
-    /// Deletes a sprite's disk and all that making it left. Idempotent.
+    /// Where a sprite's memory is kept while it sleeps, if that is outside of a machine. An empty directory is made
+    /// if there is none.
+    ///
+    /// # Errors
+    /// It could not be made.
+    async fn snapshots(&self, sprite: SpriteId) -> Result<PathBuf, DiskError>;
+
+    /// Deletes what is kept of a sprite's memory. Idempotent.
+    ///
+    /// # Errors
+    /// Something could not be deleted; calling again tries again.
+    async fn forget_memory(&self, sprite: SpriteId) -> Result<(), DiskError>;
+
+    /// Puts memory that cannot be used where nothing will use it, for a person to look at. What was put there before
+    /// is deleted.
+    ///
+    /// # Errors
+    /// It is where it was.
+    async fn set_memory_aside(&self, sprite: SpriteId) -> Result<(), DiskError>;
+
+    /// Deletes a sprite's disk, its memory and all that making them left. Idempotent.
     ///
     /// # Errors
     /// Something could not be deleted; calling again tries again.

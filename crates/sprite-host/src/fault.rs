@@ -30,6 +30,16 @@ pub enum FaultPoint {
     SleepFrozen,
     /// Sleep: recorded.
     SleepCommitted,
+    /// Sleep: the memory is written, and not recorded.
+    SnapshotWritten,
+    /// Sleep: recorded, and the machine is still there.
+    SnapshotCommitted,
+    /// Wake: a machine was made from the snapshot and stands still; nothing is announced.
+    LoadPrepared,
+    /// Wake: announced, the machine stands still.
+    LoadCommitted,
+    /// Wake: the machine runs on, nobody knows.
+    Loaded,
     /// Stop: the agent wrote its disk and ended.
     StopShutDown,
     /// Stop: the machine is gone, and recorded as there.

@@ -24,6 +24,7 @@ mod disks;
 mod error;
 mod fault;
 mod host;
+mod load;
 mod options;
 mod recover;
 mod registry;

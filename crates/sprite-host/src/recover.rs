@@ -1,7 +1,8 @@
 //! What a start does with what an earlier process left.
 //!
 //! 1. The driver hands out the machines that still run. Those that the rows announce are kept; others are ended.
-//! 2. Rows that announce machines which do not run any more become cold.
+//! 2. Rows that announce machines which do not run any more become cold. Those that sleep without one stay as they
+//!    are; if their machine was not ended yet, it is now.
 //! 3. Disks without a row are deleted.
 //! 4. What was announced and not finished gets a task that finishes it: sprites with an intent are destroyed,
 //!    running machines adopted; frozen ones just kept.
@@ -14,9 +15,9 @@ use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 use sprite_catalog::Sprite;
-use sprite_lifecycle::{Fault, State};
+use sprite_lifecycle::{Fault, Memory, State};
 use sprite_machine::Machine;
-use sprite_types::{SpriteId, SpriteStatus};
+use sprite_types::{DriverKind, SpriteId, SpriteStatus};
 
 use crate::actor;
 use crate::context::{Context, describe};
@@ -34,6 +35,12 @@ pub(crate) async fn recover(shared: &Arc<Shared>) -> Result<(), OpenError> {
     end_strays(strays).await?;
     shared.fault(FaultPoint::RecoverStrays).await;
 
+    let (asleep, active): (Vec<Sprite>, Vec<Sprite>) =
+        active.into_iter().partition(sleeps_without_machine);
+    let spent = asleep
+        .iter()
+        .filter_map(|sprite| machines.remove(&sprite.id));
+    end_strays(spent.collect()).await?;
     let (kept, lost): (Vec<Sprite>, Vec<Sprite>) = active
         .into_iter()
         .partition(|sprite| machines.contains_key(&sprite.id));
@@ -68,12 +75,24 @@ pub(crate) async fn recover(shared: &Arc<Shared>) -> Result<(), OpenError> {
         let beginning = match sprite.status {
             SpriteStatus::Running => State::adopting(),
             // It is frozen: warm is recorded after freezing, and thawing is recorded before.
-            SpriteStatus::Warm => (State::warm(shared.now()), Vec::new()),
+            SpriteStatus::Warm => (State::warm(shared.now(), Memory::Machine), Vec::new()),
             SpriteStatus::Cold => continue,
         };
         actor::resume(Context::new(shared.clone(), sprite, machine), beginning);
     }
     Ok(())
+}
+
+/// Whether the sprite sleeps and its memory is on disk: the row says so, and only after that was durable.
+pub(crate) fn sleeps_without_machine(sprite: &Sprite) -> bool {
+    match (sprite.driver, sprite.status) {
+        (DriverKind::Microvm, SpriteStatus::Warm) => true,
+        (DriverKind::Microvm, SpriteStatus::Running | SpriteStatus::Cold)
+        | (
+            DriverKind::Container,
+            SpriteStatus::Warm | SpriteStatus::Running | SpriteStatus::Cold,
+        ) => false,
+    }
 }
 
 type Machines = HashMap<SpriteId, Arc<dyn Machine>>;

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sprite_agent_api::link::Epoch;
 use sprite_catalog::{Catalog, Sprite};
-use sprite_lifecycle::{Moment, Policy};
+use sprite_lifecycle::{Memory, Moment, Policy};
 use sprite_machine::MachineDriver;
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
@@ -65,10 +65,19 @@ impl Shared {
         self.options.faults.at(point).await;
     }
 
+    fn memory(&self) -> Memory {
+        if self.driver.keeps_snapshots() {
+            Memory::Snapshot
+        } else {
+            Memory::Machine
+        }
+    }
+
     pub(crate) fn policy(&self) -> Policy {
         Policy {
             idle_timeout: self.options.idle_timeout,
             cold_after: self.options.cold_after,
+            memory: self.memory(),
             most_waiting: MOST_WAITING,
         }
     }

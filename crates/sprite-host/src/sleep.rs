@@ -1,10 +1,12 @@
-//! Falling asleep: the agent writes the disk, the machine is frozen, the row says warm.
+//! Falling asleep: the agent writes the disk; the machine is frozen, or its memory written and the machine ended;
+//! the row says warm.
 //!
 //! The disk is written first, so that it alone holds all that was written when the memory is dropped later. A wake
 //! during that only abandons it; the rest takes milliseconds and is waited for.
 
 use sprite_agent_api::message::Request;
 use sprite_lifecycle::{Fault, Left};
+use sprite_types::SpriteStatus;
 
 use crate::agent;
 use crate::context::{Context, as_before, describe};
@@ -54,4 +56,60 @@ pub(crate) async fn freeze(ctx: &mut Context) -> Result<(), Fault> {
     }
     ctx.fault(FaultPoint::SleepCommitted).await;
     Ok(())
+}
+
+/// Writes the machine's memory, records that the sprite sleeps, and ends the machine.
+///
+/// The machine stands still until the record is durable: what it does afterwards would not be in the snapshot. So it
+/// runs on only if it is certain that the row does not count on the snapshot.
+pub(crate) async fn snapshot(ctx: &mut Context) -> Result<(), Fault> {
+    let machine = ctx.machine.clone().expect("a running sprite has a machine");
+    if let Err(error) = machine.snapshot().await {
+        return Err(run_on(ctx, as_before("write the memory", &error)).await);
+    }
+    ctx.fault(FaultPoint::SnapshotWritten).await;
+    let recorded = match ctx.refresh().await {
+        Ok(()) => ctx.enter_warm().await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = recorded {
+        let mut fault = as_before("record the sleep", &error);
+        match ctx.refresh().await {
+            Ok(()) if ctx.sprite.status == SpriteStatus::Warm => {}
+            Ok(()) => return Err(run_on(ctx, fault).await),
+            Err(error) => {
+                fault.cause = format!("{}; then {}", fault.cause, describe("read the row", &error));
+                fault.left = Left::Unknown;
+                return Err(fault);
+            }
+        }
+    }
+    ctx.fault(FaultPoint::SnapshotCommitted).await;
+    if let Err(error) = machine.destroy().await {
+        let cause = describe("end the machine", &error);
+        tracing::error!(cause, "a machine is left that cannot be removed");
+        ctx.record_failure(&cause).await;
+        return Err(Fault {
+            cause,
+            left: Left::Unknown,
+        });
+    }
+    ctx.machine = None;
+    Ok(())
+}
+
+/// Lets a machine run on that could not be put to sleep.
+async fn run_on(ctx: &mut Context, mut fault: Fault) -> Fault {
+    let machine = ctx.machine.clone().expect("a running sprite has a machine");
+    tracing::warn!(cause = fault.cause, "falling asleep failed");
+    if let Err(error) = machine.thaw().await {
+        fault.cause = format!(
+            "{}; then {}",
+            fault.cause,
+            describe("let the machine run on", &error)
+        );
+        fault.left = Left::Unknown;
+        ctx.record_failure(&fault.cause).await;
+    }
+    fault
 }

@@ -35,7 +35,22 @@ pub(crate) async fn stop(ctx: &mut Context, how: Stop) -> Result<(), Fault> {
         });
     }
     ctx.fault(FaultPoint::StopCommitted).await;
+    forget_memory(ctx).await;
     Ok(())
+}
+
+/// The row does not count on it any more, so it only takes up room; the next stop, sleep or destroy deletes what
+/// cannot be deleted now.
+async fn forget_memory(ctx: &Context) {
+    if !ctx.shared.driver.keeps_snapshots() {
+        return;
+    }
+    if let Err(error) = ctx.shared.disks.forget_memory(ctx.sprite.id).await {
+        tracing::warn!(
+            error = &error as &dyn Error,
+            "delete memory that is not wanted"
+        );
+    }
 }
 
 /// Has the agent end its processes, write the disk and exit. If it does not, the machine is ended hard, which

@@ -1,16 +1,17 @@
-//! Waking a sprite: booting a machine, or thawing the one it has.
+//! Waking a sprite: booting a machine, or thawing the one it has. Its memory is loaded in [`crate::load`].
 //!
 //! Boot: announce (commit: running, next incarnation, the machine's id) → start → environment → awake.
 //! Thaw: announce → thaw → awake.
 //! The announcement is durable before anything runs. If a boot fails after it, the machine is ended and the row
 //! goes back to cold; if the process dies, the next start finds the machine, or none, and does the same.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sprite_agent_api::message::{EnvironmentSpec, Request};
 use sprite_lifecycle::{Fault, Left};
-use sprite_machine::{Identity, Machine, MachineError, MachineSpec};
+use sprite_machine::{Beginning, Identity, Machine, MachineError, MachineSpec};
 use sprite_types::MachineId;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -28,7 +29,7 @@ pub(crate) async fn boot(ctx: &mut Context) -> Result<(), Fault> {
     debug_assert!(turn.is_ok(), "nobody closes it");
     announce(ctx).await?;
     ctx.fault(FaultPoint::WakeCommitted).await;
-    let machine = start(ctx).await?;
+    let machine = boot_announced(ctx).await?;
     ctx.machine = Some(machine.clone());
     ctx.fault(FaultPoint::WakeStarted).await;
     if let Err(error) = prepare(ctx, &machine).await {
@@ -40,7 +41,7 @@ pub(crate) async fn boot(ctx: &mut Context) -> Result<(), Fault> {
 }
 
 /// A sprite keeps the driver that it was created with: another would meet a disk that it must not mount.
-fn check_driver(ctx: &Context) -> Result<(), Fault> {
+pub(crate) fn check_driver(ctx: &Context) -> Result<(), Fault> {
     let (theirs, ours) = (ctx.sprite.driver, ctx.shared.driver.kind());
     if theirs == ours {
         return Ok(());
@@ -66,21 +67,48 @@ async fn announce(ctx: &mut Context) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Starts the announced machine. The driver has deadlines of its own; one that does not keep them leaves a sprite
-/// that nothing is done with until its start has ended after all.
-async fn start(ctx: &mut Context) -> Result<Arc<dyn Machine>, Fault> {
-    let machine = ctx
-        .announced()
-        .expect("the machine is announced before it is started");
+/// Starts the announced machine.
+async fn boot_announced(ctx: &mut Context) -> Result<Arc<dyn Machine>, Fault> {
+    let identity = Identity {
+        sprite: ctx.sprite.id,
+        machine: ctx
+            .announced()
+            .expect("the machine is announced before it is started"),
+        incarnation: ctx.sprite.incarnation,
+        generation: ctx.sprite.generation,
+    };
+    match start(ctx, identity, Beginning::Boot).await {
+        Ok(machine) => Ok(machine),
+        // The driver leaves nothing of a machine that it could not start.
+        Err(StartError::Driver(error)) => {
+            Err(undo(ctx, describe("start the machine", &error)).await)
+        }
+        Err(StartError::Late(fault)) => Err(fault),
+    }
+}
+
+/// Why there is no machine.
+pub(crate) enum StartError {
+    /// The driver could not; nothing is left.
+    Driver(MachineError),
+    /// The driver did not keep its own deadlines; there may be a machine yet.
+    Late(Fault),
+}
+
+/// Starts a machine. The driver has deadlines of its own; one that does not keep them leaves a sprite that nothing
+/// is done with until its start has ended after all.
+pub(crate) async fn start(
+    ctx: &mut Context,
+    identity: Identity,
+    beginning: Beginning,
+) -> Result<Arc<dyn Machine>, StartError> {
+    let snapshots = snapshots(ctx).await.map_err(StartError::Driver)?;
     let spec = MachineSpec {
-        identity: Identity {
-            sprite: ctx.sprite.id,
-            machine,
-            incarnation: ctx.sprite.incarnation,
-            generation: ctx.sprite.generation,
-        },
+        identity,
         disk: ctx.shared.disks.path(ctx.sprite.id),
         resources: ctx.sprite.resources,
+        snapshots,
+        beginning,
     };
     let (answer, mut started) = oneshot::channel();
     let driver = ctx.shared.driver.clone();
@@ -102,19 +130,30 @@ async fn start(ctx: &mut Context) -> Result<Arc<dyn Machine>, Fault> {
     };
     ctx.shared.spawn(start.in_current_span());
     match in_time(&mut started, ctx.shared.options.boot_within).await {
-        Some(Ok(machine)) => Ok(machine),
-        // The driver leaves nothing of a machine that it could not start.
-        Some(Err(error)) => Err(undo(ctx, describe("start the machine", &error)).await),
+        Some(answer) => answer.map_err(StartError::Driver),
         None => {
             ctx.unfinished = Some(ended);
             let within = ctx.shared.options.boot_within;
             let cause = format!("start the machine: not done after {within:?}");
             ctx.record_failure(&cause).await;
-            Err(Fault {
+            Err(StartError::Late(Fault {
                 cause,
                 left: Left::Unknown,
-            })
+            }))
         }
+    }
+}
+
+async fn snapshots(ctx: &Context) -> Result<Option<PathBuf>, MachineError> {
+    if !ctx.shared.driver.keeps_snapshots() {
+        return Ok(None);
+    }
+    match ctx.shared.disks.snapshots(ctx.sprite.id).await {
+        Ok(directory) => Ok(Some(directory)),
+        Err(error) => Err(MachineError::Step {
+            step: "find the place for snapshots".to_owned(),
+            source: std::io::Error::other(error),
+        }),
     }
 }
 

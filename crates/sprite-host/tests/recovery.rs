@@ -15,7 +15,7 @@ use std::time::Duration;
 use sprite_host::{
     DestroyError, Disks, FaultPoint, Faults, HostOptions, LookupError, NewSprite, WakeError,
 };
-use sprite_machine::{Identity, MachineSpec};
+use sprite_machine::{Beginning, Identity, MachineDriver, MachineSpec};
 use sprite_testkit::{TestHost, eventually};
 use sprite_types::{DriverKind, Generation, MachineId, SpriteId, SpriteName, SpriteStatus};
 use support::{SOON, all, run, until_in_agreement, until_status};
@@ -59,6 +59,10 @@ impl Fuse {
 #[derive(Debug, Default)]
 struct Told {
     created: Option<SpriteId>,
+    /// A session runs that only memory knows of.
+    session: bool,
+    /// The host was closed in order.
+    closed: bool,
     destroy_asked: bool,
     destroyed: bool,
 }
@@ -105,6 +109,33 @@ async fn life(test: &TestHost, told: &Mutex<Told>) {
     drop(awake);
 }
 
+/// A life on a driver that keeps snapshots.
+async fn snapshot_life(test: &TestHost, told: &Mutex<Told>) {
+    let tell =
+        |change: &dyn Fn(&mut Told)| change(&mut told.lock().expect("nobody panics with it"));
+    let (host, org) = (&test.host, &test.principal.org);
+    let sprite = host
+        .create(org, NewSprite::named(name()))
+        .await
+        .expect("create");
+    tell(&|told| told.created = Some(sprite.id));
+    let awake = host.awake(sprite.id).await.expect("boot");
+    let mut stream = awake.open(&support::command(&["sleep", "1000"]));
+    let started = stream.receiver.recv().await.expect("started");
+    assert!(started.is_some());
+    tell(&|told| told.session = true);
+    drop((awake, stream));
+    for _ in 0..2 {
+        until_status(host, sprite.id, SpriteStatus::Warm).await;
+        let awake = host.awake(sprite.id).await.expect("load");
+        let machine = test.driver.machine_of(sprite.id).expect("runs");
+        assert_eq!(machine.live_sessions(), 1, "memory is kept");
+        drop(awake);
+    }
+    host.close().await;
+    tell(&|told| told.closed = true);
+}
+
 /// Opens a host on what is left, and looks at what must always hold.
 async fn check(test: &mut TestHost, told: &Told) {
     test.reopen(options(Faults::default()))
@@ -125,14 +156,26 @@ async fn check(test: &mut TestHost, told: &Told) {
         // Under way: all of it or nothing of it.
         Some(_) | None => assert!(sprites.len() <= 1),
     }
+    let keeps = test.driver.keeps_snapshots();
     // What is there works.
     for sprite in &sprites {
+        let slept = keeps && sprite.status == SpriteStatus::Warm;
+        assert!(slept || !told.closed, "{:?} after a close", sprite.status);
         let awake = match test.host.awake(sprite.id).await {
             Ok(awake) => awake,
             // Its end was announced before the kill, and goes on.
             Err(WakeError::NotFound) if told.destroy_asked => continue,
             Err(error) => panic!("{error:?}"),
         };
+        let live = test
+            .driver
+            .machine_of(sprite.id)
+            .expect("runs")
+            .live_sessions();
+        assert!(
+            !slept || live == usize::from(told.session),
+            "memory is kept"
+        );
         assert_eq!(run(&awake, &["true"]).await, Some((0, String::new())));
     }
     // And what is not there can be made.
@@ -144,7 +187,12 @@ async fn check(test: &mut TestHost, told: &Told) {
     test.host.close().await;
     assert!(test.driver.machines().is_empty());
     let closed = test.host.sprite_by_id(again.id).await.expect("kept");
-    assert_eq!(closed.status, SpriteStatus::Cold);
+    let at_rest = if keeps {
+        SpriteStatus::Warm
+    } else {
+        SpriteStatus::Cold
+    };
+    assert_eq!(closed.status, at_rest);
     until_in_agreement(test).await;
 }
 
@@ -211,6 +259,49 @@ async fn a_host_killed_at_any_point_leaves_what_the_next_one_mends() {
         FaultPoint::DestroyMachine,
         FaultPoint::DestroyDisk,
         FaultPoint::DestroyRow,
+    ] {
+        assert!(passed.contains(&point), "{point:?} is never passed");
+    }
+}
+
+#[tokio::test]
+async fn memory_on_disk_outlives_a_host_killed_at_any_point() {
+    let new = async || {
+        let test = TestHost::new().await;
+        test.driver.pretend(DriverKind::Microvm);
+        test
+    };
+    let fuse = Fuse::new();
+    let mut test = new().await;
+    test.reopen(options(fuse.faults(None)))
+        .await
+        .expect("reopen");
+    let opening = fuse.passed();
+    snapshot_life(&test, &Mutex::default()).await;
+    let points = fuse.passed();
+    for at in opening..points {
+        let mut test = new().await;
+        let told = Mutex::default();
+        let fuse = Fuse::new();
+        test.reopen(options(fuse.faults(Some(at))))
+            .await
+            .expect("reopen");
+        tokio::select! {
+            biased;
+            () = fuse.blown.notified() => {}
+            () = snapshot_life(&test, &told) => {}
+        }
+        test.host.clone().kill().await;
+        let told = told.into_inner().expect("nobody panics with it");
+        check(&mut test, &told).await;
+    }
+    let passed = fuse.points.lock().expect("nobody panics with it").clone();
+    for point in [
+        FaultPoint::SnapshotWritten,
+        FaultPoint::SnapshotCommitted,
+        FaultPoint::LoadPrepared,
+        FaultPoint::LoadCommitted,
+        FaultPoint::Loaded,
     ] {
         assert!(passed.contains(&point), "{point:?} is never passed");
     }
@@ -372,6 +463,8 @@ async fn machines_that_no_row_announces_are_ended() {
             identity,
             disk,
             resources: sprite.resources,
+            snapshots: None,
+            beginning: Beginning::Boot,
         };
         test.driver.start_unchecked(spec).await;
     }

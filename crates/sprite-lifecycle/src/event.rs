@@ -18,13 +18,24 @@ impl Moment {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RequestId(pub u64);
 
+/// Where the memory of a sprite that sleeps is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// In its machine, which stands still, and is lost with it.
+    Machine,
+    /// On the disk of the host; there is no machine.
+    Snapshot,
+}
+
 /// What the owner was configured with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
     /// How long a sprite stays running without a hold; `None`: for ever.
     pub idle_timeout: Option<Duration>,
-    /// How long a warm sprite stays warm.
+    /// How long a sprite stays warm whose memory is kept in its machine.
     pub cold_after: Duration,
+    /// Where the memory of one that falls asleep goes.
+    pub memory: Memory,
     /// How many requests of a kind may wait; one more is refused as busy.
     pub most_waiting: usize,
 }
@@ -38,7 +49,7 @@ pub enum Request {
     Restart,
     /// That it is gone.
     Destroy,
-    /// That its machine stops and nothing new begins: the owner shuts down.
+    /// That it sleeps or its machine stops, and nothing new begins: the owner shuts down.
     Close,
 }
 
@@ -97,12 +108,16 @@ pub enum Operation {
     Boot,
     /// Announce that the frozen machine runs on, and thaw it.
     Thaw,
+    /// Make a machine from the snapshot, announce that it runs, and let it run on.
+    Load,
     /// Take over a machine that an earlier owner started, and build its environment unless it stands.
     Adopt,
     /// Have the agent write the disk. May be abandoned.
     Sync,
     /// Freeze the machine and record the sprite as warm.
     Freeze,
+    /// Write the machine's memory, record the sprite as warm, and end the machine.
+    Snapshot,
     /// End the machine, remove what it had, and record the sprite as cold.
     Stop(Stop),
     /// Announce that the sprite will be gone.
@@ -142,7 +157,7 @@ pub enum Answer {
     Restarted,
     /// It is gone.
     Destroyed,
-    /// Its machine has stopped.
+    /// It has no machine.
     Closed,
     /// It was not done.
     Refused(Refusal),

@@ -16,7 +16,8 @@
 //! [`State::deadline`] says when [`Event::Tick`] is wanted.
 //!
 //! # What always holds
-//! * A boot is asked for only in a state in which no machine exists.
+//! * A boot or a load is asked for only in a state in which no machine exists.
+//! * Memory in a snapshot is dropped only where a person asked for it: by a restart or a destroy.
 //! * Every request is answered exactly once, given that operations end.
 //! * A destroy is accepted in every state. What cannot be done now waits for the next state at rest.
 //! * Every state meets every event; one that does not fit changes nothing.
@@ -28,8 +29,8 @@ mod state;
 mod step;
 
 pub use event::{
-    Action, Answer, DestroyStep, Event, Fault, Left, Moment, Operation, Policy, Refusal, Request,
-    RequestId, Stop,
+    Action, Answer, DestroyStep, Event, Fault, Left, Memory, Moment, Operation, Policy, Refusal,
+    Request, RequestId, Stop,
 };
 pub use state::{Phase, Rest, Sleep, State, Wake};
 pub use step::step;

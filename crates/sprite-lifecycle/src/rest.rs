@@ -1,7 +1,7 @@
 //! What waits is looked at whenever a sprite is at rest: first the end, then the shut-down, then restarts, then
 //! wakes, then sleep.
 
-use crate::event::{Answer, Operation, Refusal, Stop};
+use crate::event::{Answer, Memory, Operation, Refusal, Stop};
 use crate::state::{Phase, Rest, Wake};
 use crate::step::Turn;
 
@@ -11,7 +11,7 @@ impl Turn {
         match self.state.phase.clone() {
             // Under way: its end comes back here.
             Phase::Creating
-            | Phase::Waking(Wake::Boot | Wake::Thaw | Wake::Adopt)
+            | Phase::Waking(Wake::Boot | Wake::Thaw | Wake::Load | Wake::Adopt)
             | Phase::FallingAsleep { .. }
             | Phase::Stopping(Stop::Orderly | Stop::Hard)
             | Phase::Marking(_) => {}
@@ -23,7 +23,7 @@ impl Turn {
                 self.settle_running();
                 self.settle_idleness(idle_since, sleepless);
             }
-            Phase::Warm { since } => self.settle_warm(since),
+            Phase::Warm { since, memory } => self.settle_warm(since, memory),
             Phase::Failed { cause } => self.settle_failed(cause),
             Phase::Destroying { retry_at, .. } => {
                 self.refuse_all_but_destroys(&Refusal::Gone);
@@ -59,7 +59,11 @@ impl Turn {
             self.perform(Operation::Mark, Phase::Marking(Rest::Running));
         } else if waiting.closing {
             self.refuse_all_but_destroys(&Refusal::Closing);
-            self.stop(Stop::Orderly);
+            match self.policy.memory {
+                // What still holds it ends with the owner.
+                Memory::Snapshot => self.fall_asleep(0),
+                Memory::Machine => self.stop(Stop::Orderly),
+            }
         } else if !waiting.restarts.is_empty() {
             self.stop(Stop::Orderly);
         } else {
@@ -86,17 +90,24 @@ impl Turn {
         }
     }
 
-    fn settle_warm(&mut self, since: crate::Moment) {
+    fn settle_warm(&mut self, since: crate::Moment, memory: Memory) {
         let waiting = &self.state.waiting;
         if !waiting.destroys.is_empty() {
-            self.perform(Operation::Mark, Phase::Marking(Rest::Warm { since }));
+            let rest = Rest::Warm { since, memory };
+            self.perform(Operation::Mark, Phase::Marking(rest));
         } else if waiting.closing {
             self.refuse_all_but_destroys(&Refusal::Closing);
-            self.stop(Stop::Hard);
+            match memory {
+                Memory::Machine => self.stop(Stop::Hard),
+                Memory::Snapshot => self.closed(),
+            }
         } else if !waiting.restarts.is_empty() {
             self.stop(Stop::Hard);
         } else if !waiting.wakes.is_empty() {
-            self.perform(Operation::Thaw, Phase::Waking(Wake::Thaw));
+            match memory {
+                Memory::Machine => self.perform(Operation::Thaw, Phase::Waking(Wake::Thaw)),
+                Memory::Snapshot => self.perform(Operation::Load, Phase::Waking(Wake::Load)),
+            }
         }
     }
 

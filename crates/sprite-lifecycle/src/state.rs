@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::event::{Action, DestroyStep, Moment, Operation, Policy, RequestId, Stop};
+use crate::event::{Action, DestroyStep, Memory, Moment, Operation, Policy, RequestId, Stop};
 
 /// How often the wait before another attempt to fall asleep is doubled.
 const SLEEP_DOUBLINGS: u32 = 6;
@@ -39,10 +39,12 @@ pub enum Phase {
         /// How often it failed since the sprite was last held.
         sleepless: u32,
     },
-    /// At rest, the machine is frozen.
+    /// At rest, the memory is kept.
     Warm {
         /// Since when.
         since: Moment,
+        /// Where.
+        memory: Memory,
     },
     /// The machine is being ended.
     Stopping(Stop),
@@ -75,6 +77,8 @@ pub enum Wake {
     Boot,
     /// It is thawed.
     Thaw,
+    /// It is made from the snapshot.
+    Load,
     /// It is taken over from an earlier owner.
     Adopt,
 }
@@ -86,6 +90,8 @@ pub enum Sleep {
     Sync,
     /// The machine is being frozen.
     Freeze,
+    /// The machine's memory is being written; then there is no machine.
+    Snapshot,
 }
 
 /// The states at rest that a destroy which cannot be announced goes back to.
@@ -95,10 +101,12 @@ pub enum Rest {
     Cold,
     /// A machine runs.
     Running,
-    /// A machine is frozen.
+    /// The memory is kept.
     Warm {
         /// Since when.
         since: Moment,
+        /// Where.
+        memory: Memory,
     },
     /// Something of a machine may be left.
     Failed {
@@ -142,10 +150,10 @@ impl State {
         Self::at(Phase::Cold)
     }
 
-    /// A sprite whose frozen machine was found again.
+    /// A sprite whose memory was found again.
     #[must_use]
-    pub fn warm(since: Moment) -> Self {
-        Self::at(Phase::Warm { since })
+    pub fn warm(since: Moment, memory: Memory) -> Self {
+        Self::at(Phase::Warm { since, memory })
     }
 
     /// A sprite whose running machine was found again.
@@ -186,16 +194,24 @@ impl State {
     }
 
     /// Whether nothing will happen before the next request, and nothing of a machine is there: the owner may
-    /// forget the state, and begin with [`State::cold`] again unless the sprite is gone.
+    /// forget the state, and begin with [`State::cold`] or [`State::warm`] again unless the sprite is gone.
     #[must_use]
     pub fn forgettable(&self) -> bool {
         match self.phase {
-            Phase::Cold | Phase::Gone => true,
+            Phase::Cold
+            | Phase::Warm {
+                memory: Memory::Snapshot,
+                ..
+            }
+            | Phase::Gone => true,
             Phase::Creating
             | Phase::Waking(_)
             | Phase::Running { .. }
             | Phase::FallingAsleep { .. }
-            | Phase::Warm { .. }
+            | Phase::Warm {
+                memory: Memory::Machine,
+                ..
+            }
             | Phase::Stopping(_)
             | Phase::Failed { .. }
             | Phase::Marking(_)
@@ -215,12 +231,20 @@ impl State {
                 let doubled = timeout.saturating_mul(1 << (*sleepless).min(SLEEP_DOUBLINGS));
                 idle_since.map(|since| since.after(doubled))
             }
-            Phase::Warm { since } => Some(since.after(policy.cold_after)),
+            Phase::Warm {
+                since,
+                memory: Memory::Machine,
+            } => Some(since.after(policy.cold_after)),
             Phase::Destroying { retry_at, .. } => *retry_at,
             Phase::Creating
             | Phase::Cold
             | Phase::Waking(_)
             | Phase::FallingAsleep { .. }
+            // It costs nothing: nobody but a person drops it.
+            | Phase::Warm {
+                memory: Memory::Snapshot,
+                ..
+            }
             | Phase::Stopping(_)
             | Phase::Failed { .. }
             | Phase::Marking(_)
@@ -244,7 +268,7 @@ impl From<Rest> for Phase {
         match rest {
             Rest::Cold => Self::Cold,
             Rest::Running => Self::running(),
-            Rest::Warm { since } => Self::Warm { since },
+            Rest::Warm { since, memory } => Self::Warm { since, memory },
             Rest::Failed { cause } => Self::Failed { cause },
         }
     }

@@ -1,8 +1,8 @@
 //! Every state against every event.
 
 use crate::event::{
-    Action, Answer, DestroyStep, Event, Fault, Left, Moment, Operation, Policy, Refusal, Request,
-    RequestId, Stop,
+    Action, Answer, DestroyStep, Event, Fault, Left, Memory, Moment, Operation, Policy, Refusal,
+    Request, RequestId, Stop,
 };
 use crate::state::{Phase, Sleep, State, Wake, destroy_pause};
 
@@ -52,6 +52,11 @@ impl Turn {
     pub(crate) fn perform(&mut self, operation: Operation, during: Phase) {
         self.state.phase = during;
         self.actions.push(Action::Perform(operation));
+    }
+
+    pub(crate) fn fall_asleep(&mut self, sleepless: u32) {
+        let step = Sleep::Sync;
+        self.perform(Operation::Sync, Phase::FallingAsleep { step, sleepless });
     }
 
     pub(crate) fn stop(&mut self, how: Stop) {
@@ -104,10 +109,10 @@ impl Turn {
             (
                 Phase::Creating
                 | Phase::Cold
-                | Phase::Waking(Wake::Boot | Wake::Thaw | Wake::Adopt)
+                | Phase::Waking(Wake::Boot | Wake::Thaw | Wake::Load | Wake::Adopt)
                 | Phase::Running { .. }
                 | Phase::FallingAsleep {
-                    step: Sleep::Freeze,
+                    step: Sleep::Freeze | Sleep::Snapshot,
                     ..
                 }
                 | Phase::Warm { .. }
@@ -142,25 +147,27 @@ impl Turn {
                         let restarts = std::mem::take(&mut self.state.waiting.restarts);
                         self.answer_all(restarts, &Answer::Restarted);
                     }
-                    Wake::Thaw | Wake::Adopt => {}
+                    Wake::Thaw | Wake::Load | Wake::Adopt => {}
                 }
             }
             Phase::FallingAsleep {
                 step: Sleep::Sync,
                 sleepless,
             } => {
-                let during = Phase::FallingAsleep {
-                    step: Sleep::Freeze,
-                    sleepless,
+                let (operation, step) = match self.policy.memory {
+                    Memory::Machine => (Operation::Freeze, Sleep::Freeze),
+                    Memory::Snapshot => (Operation::Snapshot, Sleep::Snapshot),
                 };
-                self.perform(Operation::Freeze, during);
+                self.perform(operation, Phase::FallingAsleep { step, sleepless });
             }
             Phase::FallingAsleep {
                 step: Sleep::Freeze,
                 ..
-            } => {
-                self.state.phase = Phase::Warm { since: self.now };
-            }
+            } => self.warm(Memory::Machine),
+            Phase::FallingAsleep {
+                step: Sleep::Snapshot,
+                ..
+            } => self.warm(Memory::Snapshot),
             Phase::Stopping(Stop::Orderly | Stop::Hard) => self.state.phase = Phase::Cold,
             Phase::Marking(_) => self.destroy(DestroyStep::Machine, None),
             Phase::Destroying {
@@ -183,6 +190,11 @@ impl Turn {
             }
             | Phase::Gone => {}
         }
+    }
+
+    fn warm(&mut self, memory: Memory) {
+        let since = self.now;
+        self.state.phase = Phase::Warm { since, memory };
     }
 
     /// The sprite is complete and its first machine is announced, but not started.
@@ -211,7 +223,7 @@ impl Turn {
             Phase::Creating => self.destroy(DestroyStep::Machine, Some(cause)),
             Phase::Waking(how) => self.wake_failed(how, cause, left),
             Phase::FallingAsleep {
-                step: Sleep::Sync | Sleep::Freeze,
+                step: Sleep::Sync | Sleep::Freeze | Sleep::Snapshot,
                 sleepless,
             } => {
                 let sleepless = sleepless.saturating_add(1);
@@ -220,6 +232,10 @@ impl Turn {
                     sleepless,
                 };
                 self.after_fault(cause, left, before);
+                // There is no later: what cannot sleep now is stopped.
+                if self.state.waiting.closing && matches!(self.state.phase, Phase::Running { .. }) {
+                    self.stop(Stop::Orderly);
+                }
             }
             Phase::Stopping(Stop::Orderly | Stop::Hard) => {
                 self.refuse_waking(&cause);
@@ -260,16 +276,21 @@ impl Turn {
                 self.refuse_waking(&cause);
                 self.after_fault(cause, left, Phase::Cold);
             }
-            Wake::Thaw => {
-                self.refuse_wakes(&cause);
-                self.after_fault(cause, left, Phase::Warm { since: self.now });
-            }
+            Wake::Thaw => self.rewarm(cause, left, Memory::Machine),
+            Wake::Load => self.rewarm(cause, left, Memory::Snapshot),
             // Nobody asked for this one: whoever waits gets a machine that boots.
             Wake::Adopt => match left {
                 Left::NoMachine => self.state.phase = Phase::Cold,
                 Left::AsBefore | Left::Unknown => self.state.phase = Phase::Failed { cause },
             },
         }
+    }
+
+    /// It could not be woken, and sleeps on if it can: the next wake tries again.
+    fn rewarm(&mut self, cause: String, left: Left, memory: Memory) {
+        self.refuse_wakes(&cause);
+        let since = self.now;
+        self.after_fault(cause, left, Phase::Warm { since, memory });
     }
 
     fn after_fault(&mut self, cause: String, left: Left, before: Phase) {
@@ -328,7 +349,11 @@ impl Turn {
 
     fn machine_exited(&mut self) {
         match &self.state.phase {
-            Phase::Running { .. } | Phase::Warm { .. } => self.stop(Stop::Hard),
+            Phase::Running { .. }
+            | Phase::Warm {
+                memory: Memory::Machine,
+                ..
+            } => self.stop(Stop::Hard),
             Phase::FallingAsleep {
                 step: Sleep::Sync, ..
             } => {
@@ -338,9 +363,13 @@ impl Turn {
             // The operation under way meets it itself, or there is no machine.
             Phase::Creating
             | Phase::Cold
-            | Phase::Waking(Wake::Boot | Wake::Thaw | Wake::Adopt)
+            | Phase::Waking(Wake::Boot | Wake::Thaw | Wake::Load | Wake::Adopt)
             | Phase::FallingAsleep {
-                step: Sleep::Freeze,
+                step: Sleep::Freeze | Sleep::Snapshot,
+                ..
+            }
+            | Phase::Warm {
+                memory: Memory::Snapshot,
                 ..
             }
             | Phase::Stopping(Stop::Orderly | Stop::Hard)
@@ -361,20 +390,24 @@ impl Turn {
         }
         match &self.state.phase {
             Phase::Running { sleepless, .. } => {
-                let during = Phase::FallingAsleep {
-                    step: Sleep::Sync,
-                    sleepless: *sleepless,
-                };
-                self.perform(Operation::Sync, during);
+                let sleepless = *sleepless;
+                self.fall_asleep(sleepless);
             }
-            Phase::Warm { .. } => self.stop(Stop::Hard),
+            Phase::Warm {
+                memory: Memory::Machine,
+                ..
+            } => self.stop(Stop::Hard),
             Phase::Destroying { .. } => self.retry_destroy(),
             // These have no deadline.
             Phase::Creating
             | Phase::Cold
-            | Phase::Waking(Wake::Boot | Wake::Thaw | Wake::Adopt)
+            | Phase::Waking(Wake::Boot | Wake::Thaw | Wake::Load | Wake::Adopt)
             | Phase::FallingAsleep {
-                step: Sleep::Sync | Sleep::Freeze,
+                step: Sleep::Sync | Sleep::Freeze | Sleep::Snapshot,
+                ..
+            }
+            | Phase::Warm {
+                memory: Memory::Snapshot,
                 ..
             }
             | Phase::Stopping(Stop::Orderly | Stop::Hard)

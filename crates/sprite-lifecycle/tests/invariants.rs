@@ -5,15 +5,22 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use sprite_lifecycle::{
-    Action, Answer, DestroyStep, Event, Fault, Left, Moment, Operation, Phase, Policy, Request,
-    RequestId, State, step,
+    Action, Answer, DestroyStep, Event, Fault, Left, Memory, Moment, Operation, Phase, Policy,
+    Request, RequestId, State, step,
 };
 
-const POLICY: Policy = Policy {
-    idle_timeout: Some(Duration::from_secs(30)),
-    cold_after: Duration::from_secs(3600),
-    most_waiting: 4,
-};
+fn policy(memory: Memory) -> Policy {
+    Policy {
+        idle_timeout: Some(Duration::from_secs(30)),
+        cold_after: Duration::from_secs(3600),
+        memory,
+        most_waiting: 4,
+    }
+}
+
+fn memories() -> impl Strategy<Value = Memory> {
+    prop_oneof![Just(Memory::Machine), Just(Memory::Snapshot)]
+}
 
 /// What a machine is in the model, apart from what the lifecycle believes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +61,9 @@ fn commands() -> impl Strategy<Value = Command> {
 }
 
 struct World {
+    policy: Policy,
+    /// Whether there is a snapshot that a sprite at rest counts on.
+    snapshot: bool,
     state: State,
     now: Moment,
     operation: Option<Operation>,
@@ -68,8 +78,10 @@ struct World {
 }
 
 impl World {
-    fn new(state: State, actions: Vec<Action>, machine: Machine) -> Self {
+    fn new(memory: Memory, state: State, actions: Vec<Action>, machine: Machine) -> Self {
         let mut world = Self {
+            policy: policy(memory),
+            snapshot: memory == Memory::Snapshot && matches!(state.phase(), Phase::Warm { .. }),
             state,
             now: Moment::default(),
             operation: None,
@@ -87,7 +99,7 @@ impl World {
     }
 
     fn event(&mut self, event: Event) {
-        let (state, actions) = step(&self.state, event, self.now, &POLICY);
+        let (state, actions) = step(&self.state, event, self.now, &self.policy);
         self.state = state;
         self.act(actions);
         assert_eq!(self.state.holds(), self.holds, "holds are counted");
@@ -119,22 +131,40 @@ impl World {
             "one operation at a time, not also {operation:?}"
         );
         match operation {
-            Operation::Boot => assert_eq!(self.machine, Machine::None, "never two machines"),
+            Operation::Boot => {
+                assert_eq!(self.machine, Machine::None, "never two machines");
+                assert!(
+                    !self.snapshot,
+                    "memory is dropped by a person's request alone"
+                );
+            }
+            Operation::Load => {
+                assert_eq!(self.machine, Machine::None, "never two machines");
+                assert!(self.snapshot, "only what was kept is loaded");
+            }
             Operation::Thaw => assert!(matches!(self.machine, Machine::Frozen | Machine::Dead)),
-            Operation::Sync | Operation::Freeze => {
+            Operation::Sync | Operation::Freeze | Operation::Snapshot => {
                 assert!(matches!(self.machine, Machine::Running | Machine::Dead));
-                assert_eq!(self.holds, 0, "nobody is put to sleep while held");
+                assert!(
+                    self.holds == 0 || self.closing,
+                    "nobody is put to sleep while held"
+                );
             }
             Operation::Destroy(DestroyStep::Machine) => {}
             Operation::Destroy(DestroyStep::Disk) => assert_eq!(self.machine, Machine::None),
             Operation::Destroy(DestroyStep::Row) => assert!(!self.disk, "the row goes last"),
-            Operation::Create | Operation::Adopt | Operation::Stop(_) | Operation::Mark => {}
+            Operation::Stop(_) => {
+                let restart = |asked: &Option<Request>| *asked == Some(Request::Restart);
+                let asked_for = self.open.values().any(restart);
+                assert!(!self.snapshot || asked_for, "memory is kept");
+            }
+            Operation::Create | Operation::Adopt | Operation::Mark => {}
         }
         if self.closing {
             assert!(
                 !matches!(
                     operation,
-                    Operation::Boot | Operation::Thaw | Operation::Sync | Operation::Create
+                    Operation::Boot | Operation::Thaw | Operation::Load | Operation::Create
                 ),
                 "{operation:?} begins while the owner shuts down"
             );
@@ -192,15 +222,31 @@ impl World {
         let dead = self.machine == Machine::Dead;
         match operation {
             Operation::Boot => self.machine = Machine::Running,
-            Operation::Thaw | Operation::Adopt | Operation::Freeze | Operation::Sync if dead => {
+            Operation::Thaw
+            | Operation::Adopt
+            | Operation::Freeze
+            | Operation::Snapshot
+            | Operation::Sync
+                if dead =>
+            {
                 self.operation = Some(operation);
                 return self.fail(Left::AsBefore);
             }
             Operation::Thaw | Operation::Adopt => self.machine = Machine::Running,
             Operation::Freeze => self.machine = Machine::Frozen,
-            Operation::Stop(_) | Operation::Destroy(DestroyStep::Machine) => {
-                self.machine = Machine::None
+            Operation::Load => {
+                self.machine = Machine::Running;
+                self.snapshot = false;
             }
+            Operation::Snapshot => {
+                self.machine = Machine::None;
+                self.snapshot = true;
+            }
+            Operation::Stop(_) => {
+                self.machine = Machine::None;
+                self.snapshot = false;
+            }
+            Operation::Destroy(DestroyStep::Machine) => self.machine = Machine::None,
             Operation::Destroy(DestroyStep::Disk) => self.disk = false,
             Operation::Destroy(DestroyStep::Row) => self.row = false,
             Operation::Create | Operation::Sync | Operation::Mark => {}
@@ -221,8 +267,14 @@ impl World {
         };
         match left {
             Left::AsBefore => {}
-            Left::NoMachine => self.machine = Machine::None,
-            Left::Unknown => self.machine = Machine::Unknown,
+            Left::NoMachine => {
+                self.machine = Machine::None;
+                self.snapshot = false;
+            }
+            Left::Unknown => {
+                self.machine = Machine::Unknown;
+                self.snapshot = false;
+            }
         }
         self.event(Event::Finished(Err(Fault {
             cause: "broken".to_owned(),
@@ -260,7 +312,7 @@ impl World {
             if self.operation.is_some() {
                 self.finish();
             } else if let (Phase::Destroying { .. }, Some(deadline)) =
-                (self.state.phase(), self.state.deadline(&POLICY))
+                (self.state.phase(), self.state.deadline(&self.policy))
             {
                 self.now = self.now.max(deadline);
                 self.event(Event::Tick);
@@ -276,24 +328,31 @@ fn beginnings() -> impl Strategy<Value = u8> {
     0..5u8
 }
 
-fn world(beginning: u8) -> World {
+fn world(memory: Memory, beginning: u8) -> World {
     match beginning {
         0 => {
             let request = RequestId(0);
             let (state, actions) = State::creating(request);
-            let mut world = World::new(state, actions, Machine::None);
+            let mut world = World::new(memory, state, actions, Machine::None);
             world.open.insert(request, None);
             world
         }
-        1 => World::new(State::cold(), Vec::new(), Machine::None),
-        2 => World::new(State::warm(Moment::default()), Vec::new(), Machine::Frozen),
+        1 => World::new(memory, State::cold(), Vec::new(), Machine::None),
+        2 => {
+            let state = State::warm(Moment::default(), memory);
+            let machine = match memory {
+                Memory::Machine => Machine::Frozen,
+                Memory::Snapshot => Machine::None,
+            };
+            World::new(memory, state, Vec::new(), machine)
+        }
         3 => {
             let (state, actions) = State::adopting();
-            World::new(state, actions, Machine::Running)
+            World::new(memory, state, actions, Machine::Running)
         }
         _ => {
             let (state, actions) = State::destroying();
-            World::new(state, actions, Machine::Running)
+            World::new(memory, state, actions, Machine::Running)
         }
     }
 }
@@ -303,10 +362,11 @@ proptest! {
 
     #[test]
     fn every_life_keeps_the_promises(
+        memory in memories(),
         beginning in beginnings(),
         commands in prop::collection::vec(commands(), 0..60),
     ) {
-        let mut world = world(beginning);
+        let mut world = world(memory, beginning);
         for command in commands {
             world.run(command);
         }
@@ -314,7 +374,16 @@ proptest! {
         prop_assert!(world.open.is_empty(), "{:?} were never answered", world.open);
         if world.closing {
             prop_assert!(
-                matches!(world.state.phase(), Phase::Cold | Phase::Failed { .. } | Phase::Gone),
+                matches!(
+                    world.state.phase(),
+                    Phase::Cold
+                        | Phase::Warm {
+                            memory: Memory::Snapshot,
+                            ..
+                        }
+                        | Phase::Failed { .. }
+                        | Phase::Gone
+                ),
                 "closed in {:?}", world.state.phase()
             );
         }
@@ -329,10 +398,11 @@ proptest! {
 
     #[test]
     fn a_wake_request_is_answered_awake_when_nothing_fails(
+        memory in memories(),
         beginning in 0..4u8,
         waits in prop::collection::vec(0..5000u64, 0..10),
     ) {
-        let mut world = world(beginning);
+        let mut world = world(memory, beginning);
         for wait in waits {
             world.run(Command::Wait(wait));
             world.run(Command::Finish);

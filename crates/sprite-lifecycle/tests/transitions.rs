@@ -3,17 +3,19 @@
 use std::time::Duration;
 
 use sprite_lifecycle::{
-    Action, Answer, DestroyStep, Event, Fault, Left, Moment, Operation, Phase, Policy, Refusal,
-    Request, RequestId, Sleep, State, Stop, Wake, step,
+    Action, Answer, DestroyStep, Event, Fault, Left, Memory, Moment, Operation, Phase, Policy,
+    Refusal, Request, RequestId, Sleep, State, Stop, Wake, step,
 };
 
 const POLICY: Policy = Policy {
     idle_timeout: Some(Duration::from_secs(30)),
     cold_after: Duration::from_secs(600),
+    memory: Memory::Machine,
     most_waiting: 2,
 };
 
 struct Life {
+    policy: Policy,
     state: State,
     now: Moment,
 }
@@ -21,6 +23,7 @@ struct Life {
 impl Life {
     fn cold() -> Self {
         Self {
+            policy: POLICY,
             state: State::cold(),
             now: Moment::default(),
         }
@@ -39,12 +42,14 @@ impl Life {
         life.after(30);
         life.on(Event::Finished(Ok(())));
         life.on(Event::Finished(Ok(())));
-        assert_eq!(*life.state.phase(), Phase::Warm { since: life.now });
+        let since = life.now;
+        let memory = Memory::Machine;
+        assert_eq!(*life.state.phase(), Phase::Warm { since, memory });
         life
     }
 
     fn on(&mut self, event: Event) -> Vec<Action> {
-        let (state, actions) = step(&self.state, event, self.now, &POLICY);
+        let (state, actions) = step(&self.state, event, self.now, &self.policy);
         self.state = state;
         actions
     }
@@ -269,6 +274,7 @@ fn a_sprite_that_cannot_be_created_is_undone() {
     let (state, actions) = State::creating(RequestId(1));
     assert_eq!(actions, [Action::Perform(Operation::Create)]);
     let mut life = Life {
+        policy: POLICY,
         state,
         now: Moment::default(),
     };
@@ -314,6 +320,7 @@ fn closing_stops_what_runs_and_begins_nothing() {
 
     let (state, _) = State::creating(RequestId(1));
     let mut life = Life {
+        policy: POLICY,
         state,
         now: Moment::default(),
     };
@@ -326,4 +333,88 @@ fn closing_stops_what_runs_and_begins_nothing() {
             Action::Perform(Operation::Stop(Stop::Hard))
         ]
     );
+}
+
+const KEEPS: Policy = Policy {
+    memory: Memory::Snapshot,
+    ..POLICY
+};
+
+fn asleep() -> Life {
+    let mut life = Life::running();
+    life.policy = KEEPS;
+    assert_eq!(life.after(30), [Action::Perform(Operation::Sync)]);
+    assert_eq!(
+        life.on(Event::Finished(Ok(()))),
+        [Action::Perform(Operation::Snapshot)]
+    );
+    assert_eq!(life.on(Event::Finished(Ok(()))), []);
+    let since = life.now;
+    let memory = Memory::Snapshot;
+    assert_eq!(*life.state.phase(), Phase::Warm { since, memory });
+    life
+}
+
+#[test]
+fn a_snapshot_is_kept_for_ever_and_needs_no_task() {
+    let mut life = asleep();
+    assert!(life.state.forgettable());
+    assert_eq!(life.state.deadline(&KEEPS), None);
+    assert_eq!(life.after(1_000_000), []);
+    assert_eq!(life.on(Event::MachineExited), []);
+    assert_eq!(life.on(wake(2)), [Action::Perform(Operation::Load)]);
+    assert_eq!(life.on(Event::Finished(Ok(()))), [answer(2, Answer::Awake)]);
+}
+
+#[test]
+fn a_wake_during_a_snapshot_waits_for_it() {
+    let mut life = Life::running();
+    life.policy = KEEPS;
+    life.after(30);
+    life.on(Event::Finished(Ok(())));
+    assert_eq!(life.on(wake(2)), []);
+    assert_eq!(
+        life.on(Event::Finished(Ok(()))),
+        [Action::Perform(Operation::Load)]
+    );
+}
+
+#[test]
+fn a_load_that_failed_keeps_the_snapshot_and_the_next_wake_tries_again() {
+    let mut life = asleep();
+    life.on(wake(2));
+    assert_eq!(life.on(fault(Left::AsBefore)), [refused(2)]);
+    assert_eq!(life.on(wake(3)), [Action::Perform(Operation::Load)]);
+}
+
+#[test]
+fn only_a_restart_or_a_destroy_drops_a_snapshot() {
+    let mut life = asleep();
+    let hard = [Action::Perform(Operation::Stop(Stop::Hard))];
+    assert_eq!(life.on(request(2, Request::Restart)), hard);
+    let mut life = asleep();
+    let closed = life.on(request(2, Request::Close));
+    assert_eq!(closed, [answer(2, Answer::Closed)]);
+}
+
+#[test]
+fn a_shut_down_puts_to_sleep_and_stops_what_cannot_sleep() {
+    let shut_down = || {
+        let mut life = Life::running();
+        life.policy = KEEPS;
+        // It is held: what holds it ends with the owner.
+        life.on(wake(1));
+        let sync = [Action::Perform(Operation::Sync)];
+        assert_eq!(life.on(request(2, Request::Close)), sync);
+        life.on(Event::Finished(Ok(())));
+        life
+    };
+    let mut life = shut_down();
+    let closed = [answer(2, Answer::Closed)];
+    assert_eq!(life.on(Event::Finished(Ok(()))), closed);
+
+    let mut life = shut_down();
+    let stops = [Action::Perform(Operation::Stop(Stop::Orderly))];
+    assert_eq!(life.on(fault(Left::AsBefore)), stops);
+    assert_eq!(life.on(Event::Finished(Ok(()))), closed);
 }

@@ -39,6 +39,23 @@ pub struct MachineSpec {
     pub disk: PathBuf,
     /// How much of the host it may use.
     pub resources: Resources,
+    /// Where the sprite's memory is kept while it sleeps: an existing directory in the pool that no other sprite
+    /// uses. `None` for drivers that keep no snapshots.
+    pub snapshots: Option<PathBuf>,
+    /// What it begins with.
+    pub beginning: Beginning,
+}
+
+/// What a machine begins with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Beginning {
+    /// Nothing: its kernel or its agent starts.
+    Boot,
+    /// The memory in the sprite's snapshot directory, which was written by the machine of this identity.
+    Snapshot {
+        /// Whose memory it must be; any other is refused.
+        of: Identity,
+    },
 }
 
 /// Why a machine is gone.
@@ -76,6 +93,12 @@ pub enum MachineError {
         /// What a person can do.
         remedy: String,
     },
+    /// The snapshot can never be used here: it is of another machine or format, damaged, or of another CPU.
+    #[error("use the snapshot: {reason}")]
+    Unfit {
+        /// What does not fit.
+        reason: String,
+    },
     /// This driver cannot do that.
     #[error("driver {driver} cannot {operation}")]
     Unsupported {
@@ -103,10 +126,14 @@ pub trait MachineDriver: Send + Sync + 'static {
     /// Which driver this is.
     fn kind(&self) -> DriverKind;
 
-    /// Starts a machine; returns when its agent accepts connections (its environment is not built yet).
+    /// Whether a machine's memory can be written to the host's disk, so that no machine is needed to keep it.
+    fn keeps_snapshots(&self) -> bool;
+
+    /// Starts a machine. One that boots: returns when its agent accepts connections (its environment is not built
+    /// yet). One made from a snapshot: stands still as it stood then, and [`Machine::thaw`] lets it run on.
     ///
     /// # Errors
-    /// Nothing of the machine is left.
+    /// Nothing of the machine is left. The snapshot is as it was.
     ///
     /// # Crash safety
     /// What a crash leaves is found by [`MachineDriver::adopt`] or removed by it.
@@ -149,6 +176,18 @@ pub trait Machine: Connect {
     /// # Errors
     /// The kernel refused.
     async fn thaw(&self) -> Result<(), MachineError>;
+
+    /// Stops the machine where it is, and writes its memory to the sprite's snapshot directory. Afterwards it
+    /// stands still: either it is destroyed, or it runs on by [`Machine::thaw`], and then the snapshot must not be
+    /// used any more.
+    ///
+    /// # Errors
+    /// The driver cannot, or the disk is full or broken. The machine may stand still; [`Machine::thaw`] lets it run
+    /// on. What was in the directory before is not usable any more.
+    ///
+    /// # Crash safety
+    /// The snapshot is durable when this returns. Before, there is none.
+    async fn snapshot(&self) -> Result<(), MachineError>;
 
     /// What it uses.
     ///

@@ -16,6 +16,7 @@ use crate::switch::{Held, Shared, Step};
 #[derive(Debug)]
 pub struct FakeDisks {
     dir: TempDir,
+    snapshots: TempDir,
     switches: Shared,
     /// What the image needs, in GB.
     smallest_gb: AtomicU32,
@@ -25,6 +26,7 @@ impl Default for FakeDisks {
     fn default() -> Self {
         Self {
             dir: tempfile::tempdir().expect("make a directory for disks"),
+            snapshots: tempfile::tempdir().expect("make a directory for memory"),
             switches: Shared::default(),
             smallest_gb: AtomicU32::new(1),
         }
@@ -52,6 +54,10 @@ impl FakeDisks {
     #[must_use]
     pub fn made_from(&self, sprite: SpriteId) -> Option<String> {
         fs::read_to_string(self.path(sprite)).ok()
+    }
+
+    fn memory(&self, sprite: SpriteId) -> PathBuf {
+        self.snapshots.path().join(sprite.to_string())
     }
 
     fn failed(step: &str, source: io::Error) -> DiskError {
@@ -96,9 +102,35 @@ impl Disks for FakeDisks {
         self.dir.path().join(sprite.to_string())
     }
 
+    async fn snapshots(&self, sprite: SpriteId) -> Result<PathBuf, DiskError> {
+        let path = self.memory(sprite);
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(Self::failed("make a place for memory", error))
+            }
+            _made_or_there => Ok(path),
+        }
+    }
+
+    async fn forget_memory(&self, sprite: SpriteId) -> Result<(), DiskError> {
+        match fs::remove_dir_all(self.memory(sprite)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Self::failed("delete memory", error))
+            }
+            _gone => Ok(()),
+        }
+    }
+
+    async fn set_memory_aside(&self, sprite: SpriteId) -> Result<(), DiskError> {
+        let aside = self.memory(sprite).with_extension("unfit");
+        fs::rename(self.memory(sprite), aside)
+            .map_err(|error| Self::failed("set memory aside", error))
+    }
+
     async fn delete(&self, sprite: SpriteId) -> Result<(), DiskError> {
         let fail = |source| Self::failed("delete a disk", source);
         self.switches.pass(Step::DeleteDisk).await.map_err(fail)?;
+        self.forget_memory(sprite).await?;
         match fs::remove_file(self.path(sprite)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other.map_err(fail),

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use sprite_machine::{Machine, MachineDriver, MachineError, MachineSpec};
+use sprite_machine::{Beginning, Identity, Machine, MachineDriver, MachineError, MachineSpec};
 use sprite_types::{DriverKind, MachineId, SpriteId};
 
-use crate::machine::FakeMachine;
+use crate::machine::{FakeMachine, MEMORY, Memory};
 use crate::switch::{Held, Shared, Step};
 
 /// A driver of [`FakeMachine`]s.
@@ -29,12 +29,56 @@ struct State {
     machines: HashMap<MachineId, Arc<FakeMachine>>,
     started: usize,
     kind: Option<DriverKind>,
+    /// Memory that was written, and how far its sprite had run.
+    memories: HashMap<SpriteId, (Identity, u64, Memory)>,
+    /// How often something ran that may have written to the sprite's disk.
+    runs: HashMap<SpriteId, u64>,
     unsound: Vec<String>,
 }
 
 impl World {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on what was written of the sprite's memory is old.
+    pub(crate) fn run(&self, sprite: SpriteId) {
+        *self.state().runs.entry(sprite).or_default() += 1;
+    }
+
+    pub(crate) fn keep(&self, of: Identity, memory: Memory) {
+        let mut state = self.state();
+        let run = state.runs.get(&of.sprite).copied().unwrap_or_default();
+        state.memories.insert(of.sprite, (of, run, memory));
+    }
+
+    /// The memory of a machine, if that was written and its file is there.
+    fn kept(&self, spec: &MachineSpec, of: Identity) -> Result<Memory, MachineError> {
+        let unfit = |reason: &str| MachineError::Unfit {
+            reason: reason.to_owned(),
+        };
+        let directory = spec
+            .snapshots
+            .as_deref()
+            .ok_or_else(|| unfit("no directory"))?;
+        if !directory.join(MEMORY).exists() {
+            return Err(unfit("there is none"));
+        }
+        let mut state = self.state();
+        let sprite = spec.identity.sprite;
+        let (whose, run, memory) = state
+            .memories
+            .get(&sprite)
+            .cloned()
+            .ok_or_else(|| unfit("it was never written"))?;
+        if whose != of {
+            return Err(unfit("it is of another machine"));
+        }
+        if state.runs.get(&sprite) != Some(&run) {
+            let text = format!("the memory of {sprite} is loaded beside a disk that went on");
+            state.unsound.push(text);
+        }
+        Ok(memory)
     }
 
     pub(crate) fn remove(&self, machine: MachineId) {
@@ -103,10 +147,28 @@ impl MachineDriver for FakeDriver {
         self.world.state().kind.unwrap_or(DriverKind::Container)
     }
 
+    fn keeps_snapshots(&self) -> bool {
+        match self.kind() {
+            DriverKind::Microvm => true,
+            DriverKind::Container => false,
+        }
+    }
+
     async fn start(&self, spec: MachineSpec) -> Result<Arc<dyn Machine>, MachineError> {
         let identity = spec.identity;
         let (world, switches) = (self.world.clone(), self.switches.clone());
-        let machine = FakeMachine::new(identity, world.clone(), switches.clone());
+        let (machine, step) = match spec.beginning {
+            Beginning::Boot => {
+                world.run(identity.sprite);
+                let machine = FakeMachine::new(&spec, world.clone(), switches.clone());
+                (machine, Step::Start)
+            }
+            Beginning::Snapshot { of } => {
+                let memory = world.kept(&spec, of)?;
+                let machine = FakeMachine::loaded(&spec, memory, world.clone(), switches.clone());
+                (machine, Step::Load)
+            }
+        };
         {
             let mut state = world.state();
             state.started += 1;
@@ -127,7 +189,7 @@ impl MachineDriver for FakeDriver {
             state.machines.insert(identity.machine, machine.clone());
         }
         tokio::task::yield_now().await;
-        if let Err(source) = switches.pass(Step::Start).await {
+        if let Err(source) = switches.pass(step).await {
             machine.end("could not be started");
             world.remove(identity.machine);
             return Err(MachineError::Step {

@@ -1,12 +1,13 @@
 //! A machine in memory, with an agent that speaks the real protocol.
 
 use std::io;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use sprite_agent_api::link::{Acceptor, BoxedTransport, Connect, Limits};
-use sprite_machine::{Identity, Machine, MachineError, MachineExit, Statistics};
+use sprite_machine::{Identity, Machine, MachineError, MachineExit, MachineSpec, Statistics};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +19,17 @@ use crate::switch::{Shared, Step};
 /// Bytes under way in each direction of a transport, as in a socket's buffer.
 const TRANSPORT: usize = 64 << 10;
 
+/// The file that stands for memory that was written.
+pub(crate) const MEMORY: &str = "memory";
+
+/// What is in a machine's memory.
+#[derive(Clone)]
+pub(crate) struct Memory {
+    acceptor: Arc<Acceptor>,
+    agent: Arc<FakeAgent>,
+    exit: Arc<watch::Sender<Option<String>>>,
+}
+
 /// A machine in memory.
 pub struct FakeMachine {
     identity: Identity,
@@ -27,28 +39,61 @@ pub struct FakeMachine {
     agent: Arc<FakeAgent>,
     frozen: watch::Sender<bool>,
     freezes: AtomicU32,
+    /// Where its memory is written to, if it can be.
+    snapshots: Option<PathBuf>,
+    /// Whether its memory was written: then its sessions do not end with it.
+    kept: AtomicBool,
     exit: Arc<watch::Sender<Option<String>>>,
     /// Cuts the transports that there are.
     transports: Mutex<CancellationToken>,
 }
 
 impl FakeMachine {
-    pub(crate) fn new(identity: Identity, world: Arc<World>, switches: Shared) -> Arc<Self> {
+    /// A machine that runs, with fresh memory.
+    pub(crate) fn new(spec: &MachineSpec, world: Arc<World>, switches: Shared) -> Arc<Self> {
         let exit = Arc::new(watch::Sender::new(None));
         let agent = FakeAgent::new(switches.clone(), exit.clone());
         let handler = agent.clone();
         let acceptor = Acceptor::new(Limits::default(), move |stream| {
             handler.clone().accept(stream)
         });
-        Arc::new(Self {
-            identity,
-            world,
-            switches,
+        let memory = Memory {
             acceptor,
             agent,
-            frozen: watch::Sender::new(false),
-            freezes: AtomicU32::new(0),
             exit,
+        };
+        Self::with(spec, memory, false, world, switches)
+    }
+
+    /// A machine that stands still as another one stood whose memory this was.
+    pub(crate) fn loaded(
+        spec: &MachineSpec,
+        memory: Memory,
+        world: Arc<World>,
+        switches: Shared,
+    ) -> Arc<Self> {
+        memory.exit.send_replace(None);
+        Self::with(spec, memory, true, world, switches)
+    }
+
+    fn with(
+        spec: &MachineSpec,
+        memory: Memory,
+        frozen: bool,
+        world: Arc<World>,
+        switches: Shared,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            identity: spec.identity,
+            world,
+            switches,
+            acceptor: memory.acceptor,
+            agent: memory.agent,
+            frozen: watch::Sender::new(frozen),
+            freezes: AtomicU32::new(0),
+            snapshots: spec.snapshots.clone(),
+            kept: AtomicBool::new(frozen),
+            exit: memory.exit,
             transports: Mutex::default(),
         })
     }
@@ -68,7 +113,9 @@ impl FakeMachine {
             }
             first
         });
-        self.agent.kill_sessions();
+        if !self.kept.load(Ordering::Relaxed) {
+            self.agent.kill_sessions();
+        }
         self.cut_transports();
     }
 
@@ -178,7 +225,26 @@ impl Machine for FakeMachine {
 
     async fn thaw(&self) -> Result<(), MachineError> {
         self.pass(Step::Thaw, "thaw").await?;
+        self.kept.store(false, Ordering::Relaxed);
+        self.world.run(self.identity.sprite);
         self.frozen.send_replace(false);
+        Ok(())
+    }
+
+    async fn snapshot(&self) -> Result<(), MachineError> {
+        self.frozen.send_replace(true);
+        self.pass(Step::Snapshot, "write the memory of").await?;
+        let memory = Memory {
+            acceptor: self.acceptor.clone(),
+            agent: self.agent.clone(),
+            exit: self.exit.clone(),
+        };
+        let directory = self.snapshots.as_deref();
+        let directory = directory.expect("a driver that keeps snapshots is told where");
+        std::fs::write(directory.join(MEMORY), self.identity.machine.to_string())
+            .expect("write into a directory of the test");
+        self.kept.store(true, Ordering::Relaxed);
+        self.world.keep(self.identity, memory);
         Ok(())
     }
 

@@ -23,6 +23,10 @@ pub enum Step {
     Freeze,
     /// The machine is thawed.
     Thaw,
+    /// The machine's memory is written.
+    Snapshot,
+    /// A machine is made from memory.
+    Load,
     /// A disk is made.
     CreateDisk,
     /// A disk is made, and the pool is full.

@@ -69,7 +69,33 @@ impl Disks for PoolDisks {
         self.pool.disk_path(sprite)
     }
 
+    async fn snapshots(&self, sprite: SpriteId) -> Result<PathBuf, DiskError> {
+        let pool = self.pool.clone();
+        blocking(format!("make a place for the memory of {sprite}"), move || {
+            pool.make_snapshots(sprite)
+        })
+        .await
+    }
+
+    async fn forget_memory(&self, sprite: SpriteId) -> Result<(), DiskError> {
+        let pool = self.pool.clone();
+        blocking(format!("delete the memory of {sprite}"), move || {
+            pool.delete_snapshots(sprite)
+        })
+        .await
+    }
+
+    async fn set_memory_aside(&self, sprite: SpriteId) -> Result<(), DiskError> {
+        let pool = self.pool.clone();
+        blocking(format!("set the memory of {sprite} aside"), move || {
+            pool.set_snapshots_aside(sprite)
+        })
+        .await
+    }
+
     async fn delete(&self, sprite: SpriteId) -> Result<(), DiskError> {
+        // The disk goes last: as long as it is there, the rest is found.
+        self.forget_memory(sprite).await?;
         let pool = self.pool.clone();
         blocking(format!("delete the disk of {sprite}"), move || {
             pool.delete_disk(sprite)

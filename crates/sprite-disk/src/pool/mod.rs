@@ -6,6 +6,7 @@
 //! DIR/pool/images/ID.ext4       base images, read-only by agreement; ID.json describes each
 //! DIR/pool/images/ID-10g.ext4   the same in another size, made when first asked for
 //! DIR/pool/disks/SPRITE.ext4    one disk for each sprite
+//! DIR/pool/snapshots/SPRITE/    the memory of a sprite that sleeps without a machine
 //! DIR/pool/checkpoints/         points that users can go back to
 //! ```
 //!
@@ -16,6 +17,7 @@ mod disks;
 mod images;
 mod open;
 mod purge;
+mod snapshots;
 mod space;
 
 use std::fs::File;
@@ -26,6 +28,7 @@ pub use disks::{CreateDiskError, DeleteDiskError, ListDisksError};
 pub use images::{ImportImageError, ListImagesError, SizedImageError};
 pub use open::OpenPoolError;
 pub use purge::{ClosePoolError, PurgeError};
+pub use snapshots::SnapshotsError;
 pub use space::{Shortage, Space};
 
 /// One GB of a disk's nominal size, in bytes.

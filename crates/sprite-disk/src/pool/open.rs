@@ -134,7 +134,7 @@ impl Pool {
         })?;
         make_directory(&places.root)?;
         let backing = find_or_make(&places, options.layout, progress)?;
-        for name in ["images", "disks", "checkpoints"] {
+        for name in ["images", "disks", "snapshots", "checkpoints"] {
             make_directory(&places.root.join(name))?;
         }
         Ok(Self {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use sprite_agent_api::FrameKind;
 use sprite_agent_api::message::{ExecSpec, Reply, Request};
 use sprite_host::{Awake, Disks, Host, ListQuery, Sprite};
+use sprite_machine::MachineDriver;
 use sprite_testkit::{TestHost, eventually};
 use sprite_types::{OrgId, SpriteId, SpriteStatus};
 
@@ -99,6 +100,12 @@ async fn disagreement(test: &TestHost) -> Option<String> {
             SpriteStatus::Running => machine
                 .as_ref()
                 .is_some_and(|machine| !machine.is_frozen() && !machine.has_ended()),
+            SpriteStatus::Warm if test.driver.keeps_snapshots() => {
+                if machine.is_some() {
+                    return Some(format!("{} sleeps beside a machine", sprite.name));
+                }
+                continue;
+            }
             SpriteStatus::Warm => machine.as_ref().is_some_and(|machine| machine.is_frozen()),
             SpriteStatus::Cold => machine.is_none(),
         };

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use sprite_agent_api::link::{BoxedTransport, Connect};
+use sprite_types::DriverKind;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Mutex;
@@ -157,6 +158,13 @@ impl Machine for ContainerMachine {
             .cgroups
             .freeze(&self.record.group(), false)
             .await
+    }
+
+    async fn snapshot(&self) -> Result<(), MachineError> {
+        Err(MachineError::Unsupported {
+            operation: "write a snapshot",
+            driver: DriverKind::Container,
+        })
     }
 
     async fn statistics(&self) -> Result<Statistics, MachineError> {

@@ -26,7 +26,7 @@ use sprite_types::{DriverKind, InstanceId, MachineId};
 use self::cgroup::Cgroups;
 use self::machine::ContainerMachine;
 use self::record::{Record, RecordDirectory};
-use crate::{Machine, MachineDriver, MachineError, MachineSpec};
+use crate::{Beginning, Machine, MachineDriver, MachineError, MachineSpec};
 
 /// What the driver needs to know of its host.
 #[derive(Debug, Clone)]
@@ -108,7 +108,20 @@ impl MachineDriver for ContainerDriver {
         DriverKind::Container
     }
 
+    fn keeps_snapshots(&self) -> bool {
+        false
+    }
+
     async fn start(&self, spec: MachineSpec) -> Result<Arc<dyn Machine>, MachineError> {
+        match spec.beginning {
+            Beginning::Boot => {}
+            Beginning::Snapshot { .. } => {
+                return Err(MachineError::Unsupported {
+                    operation: "begin with a snapshot",
+                    driver: DriverKind::Container,
+                });
+            }
+        }
         let record = Record::new(spec.identity);
         self.shared.records.write(&record)?;
         let launched = launch::launch(&self.shared, &spec, record).await;
