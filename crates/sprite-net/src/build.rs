@@ -75,7 +75,6 @@ impl Site {
             guest_netns: netns_path(&self.instance, id, Role::Guest),
             attachment: self.attachment,
             guest_mac: GUEST_MAC,
-            mtu: self.mtu.load(Ordering::Relaxed),
             guest_ip: GUEST_IP,
             guest_prefix: GUEST_PREFIX,
             gateway: GATEWAY,
@@ -119,7 +118,7 @@ fn assemble(site: &Site, id: SlotId, host: &mut Socket) -> Result<DnsSockets, Ne
         .map_err(|refused| step("set up the router")(refused.source))?;
     nft::install_router_table(outside).map_err(step("install the router rules"))?;
     let sockets = bind_dns().map_err(step("bind the name server"))?;
-    link_guest(site, &mut guest_links)
+    link_guest(site.attachment, &mut guest_links)
         .map_err(|refused| step("set up the guest")(refused.source))?;
     link_host(host, &link, outside, site.ipv6).map_err(step("connect the host"))?;
     route::await_running(&mut router_links, &[GATEWAY_INDEX, UP_INDEX])
@@ -201,9 +200,10 @@ fn link_router(
         namespace: Some(site.host.as_fd()),
     };
     let gateway = here(GATEWAY_LINK, GATEWAY_MAC, GATEWAY_INDEX);
-    let (name, mac) = match site.attachment {
-        Attachment::Interface => (GUEST_LINK, GUEST_MAC),
-        Attachment::Tap => (WIRE_LINK, WIRE_MAC),
+    let (name, mac, inner_mtu) = match site.attachment {
+        Attachment::Interface => (GUEST_LINK, GUEST_MAC, mtu),
+        // A bridge drops what is too long and tells nobody; the router tells the sender.
+        Attachment::Tap => (WIRE_LINK, WIRE_MAC, tap::MTU),
     };
     let machine = End {
         namespace: Some(guest.as_fd()),
@@ -212,7 +212,7 @@ fn link_router(
     let next_hop = site.subnet.next_hop();
     router.transact(vec![
         route::new_veth(up, host, mtu),
-        route::new_veth(gateway, machine, mtu),
+        route::new_veth(gateway, machine, inner_mtu),
         route::new_address(GATEWAY_INDEX, GATEWAY, GUEST_PREFIX),
         route::new_address(UP_INDEX, outside, 32),
         route::default_route_onlink(UP_INDEX, next_hop),
@@ -222,18 +222,15 @@ fn link_router(
     ])
 }
 
-fn link_guest(site: &Site, guest: &mut Socket) -> Result<(), Refused> {
-    match site.attachment {
+fn link_guest(attachment: Attachment, guest: &mut Socket) -> Result<(), Refused> {
+    match attachment {
         Attachment::Interface => guest.transact(vec![
             route::link_up(LOOPBACK_INDEX),
             route::link_up(GUEST_INDEX),
             route::new_address(GUEST_INDEX, GUEST_IP, GUEST_PREFIX),
             route::default_route(GUEST_INDEX, GATEWAY),
         ]),
-        Attachment::Tap => {
-            let mtu = site.mtu.load(Ordering::Relaxed);
-            tap::connect(guest, GUEST_INDEX, mtu)
-        }
+        Attachment::Tap => tap::connect(guest, GUEST_INDEX),
     }
 }
 

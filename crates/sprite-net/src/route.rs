@@ -145,11 +145,6 @@ pub(crate) fn new_bridge(name: &str, index: Index, mtu: u32) -> Message {
         })
 }
 
-/// Gives an interface another hardware address, and tells it how long a packet may be.
-pub(crate) fn set_mac_and_mtu(index: Index, mac: Mac, mtu: u32) -> Message {
-    set_mac(index, mac).native(libc::IFLA_MTU, mtu)
-}
-
 /// Gives an interface another hardware address.
 pub(crate) fn set_mac(index: Index, mac: Mac) -> Message {
     Message::new(libc::RTM_NEWLINK, 0, &link_header(index, 0, 0)).attr(libc::IFLA_ADDRESS, &mac)

@@ -114,8 +114,6 @@ pub struct Slot {
     pub attachment: Attachment,
     /// The machine's hardware address.
     pub guest_mac: [u8; 6],
-    /// The longest packet that gets out in one piece now.
-    pub mtu: u32,
     /// The machine's address.
     pub guest_ip: Ipv4Addr,
     /// Bits of the machine's network.

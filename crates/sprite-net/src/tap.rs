@@ -29,6 +29,10 @@ pub(crate) const BRIDGE_LINK: &str = "br0";
 /// Chosen like the index of `wire`.
 pub(crate) const BRIDGE_INDEX: Index = 101;
 
+/// Of everything between the machine and its router: Ethernet's own, which a virtual machine takes for granted
+/// and keeps in its memory when it wakes behind another uplink.
+pub(crate) const MTU: u32 = 1500;
+
 const CLONE_DEVICE: &str = "/dev/net/tun";
 /// One driver for both kinds of interface: `IFF_TAP`, without a header of its own, with that of virtio.
 /// Source: `linux/if_tun.h`.
@@ -94,11 +98,11 @@ fn check(done: libc::c_int) -> io::Result<()> {
 }
 
 /// Connects veth and tap by the bridge, and switches all three on. `guest` speaks with the guest namespace.
-pub(crate) fn connect(guest: &mut Socket, wire: Index, mtu: u32) -> Result<(), Refused> {
+pub(crate) fn connect(guest: &mut Socket, wire: Index) -> Result<(), Refused> {
     let tap = rustix::net::netdevice::name_to_index(&*guest, TAP_LINK)?;
     let mut messages = vec![
-        route::new_bridge(BRIDGE_LINK, BRIDGE_INDEX, mtu),
-        route::set_mac_and_mtu(tap, TAP_MAC, mtu),
+        route::new_bridge(BRIDGE_LINK, BRIDGE_INDEX, MTU),
+        route::set_mac(tap, TAP_MAC),
         route::join_bridge(wire, BRIDGE_INDEX),
         route::join_bridge(tap, BRIDGE_INDEX),
         route::port_without_learning(wire),

@@ -6,7 +6,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
+use std::time::Instant;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sprite_net::{Attachment, GATEWAY, GUEST_IP, NetError, NetOptions, Network, Slot, TapOwner};
 use support::*;
 
@@ -100,11 +102,41 @@ fn frame(slot: &Slot, source: Ipv4Addr, to: Ipv4Addr, protocol: u8, payload: &[u
     frame
 }
 
-fn udp(port: u16) -> Vec<u8> {
-    let mut packet = 5000_u16.to_be_bytes().to_vec();
-    packet.extend(port.to_be_bytes());
-    packet.extend([0, 9, 0, 0, b'x']);
+fn udp(port: u16, data: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(8 + data.len()).expect("short");
+    let mut packet = Vec::new();
+    for field in [5000, port, length, 0] {
+        packet.extend(field.to_be_bytes());
+    }
+    packet.extend(data);
     packet
+}
+
+fn echo() -> Vec<u8> {
+    let mut echo = vec![8, 0, 0, 0, 0, 7, 0, 1];
+    let sum = checksum(&echo);
+    echo[2..4].copy_from_slice(&sum);
+    echo
+}
+
+/// Sends a frame until an answer comes: a moment after the tap is held the bridge takes it for connected, and
+/// what was sent before is lost.
+fn ask(tap: &mut File, frame: &[u8]) -> Vec<u8> {
+    let deadline = Instant::now() + LONG;
+    let patience = Timespec {
+        tv_sec: 0,
+        tv_nsec: 50_000_000,
+    };
+    loop {
+        assert!(Instant::now() < deadline, "no answer");
+        tap.write_all(frame).expect("sent");
+        if poll(&mut [PollFd::new(&*tap, PollFlags::IN)], Some(&patience)).expect("polled") > 0 {
+            let mut answer = vec![0; 2048];
+            let length = tap.read(&mut answer).expect("an answer");
+            answer.truncate(length);
+            return answer;
+        }
+    }
 }
 
 #[test]
@@ -115,15 +147,7 @@ fn what_is_written_to_the_tap_reaches_the_gateway_and_its_answer_comes_back() {
         let guest = slot.guest_netns.clone();
         let answer = inside(&guest, move || {
             let mut tap = hold(MACHINE.uid).expect("the machine's own tap");
-            let mut echo = vec![8, 0, 0, 0, 0, 7, 0, 1];
-            let sum = checksum(&echo);
-            echo[2..4].copy_from_slice(&sum);
-            tap.write_all(&frame(&slot, GUEST_IP, GATEWAY, 1, &echo))
-                .expect("sent");
-            let mut answer = vec![0; 2048];
-            let length = tap.read(&mut answer).expect("an answer");
-            answer.truncate(length);
-            answer
+            ask(&mut tap, &frame(&slot, GUEST_IP, GATEWAY, 1, &echo()))
         })
         .await;
         let answer = &answer[VNET_HEADER..];
@@ -149,8 +173,9 @@ fn a_virtual_machine_reaches_the_internet_and_nothing_private_and_forges_nothing
         let guest = slot.guest_netns.clone();
         inside(&guest, move || {
             let mut tap = hold(MACHINE.uid).expect("the machine's own tap");
+            ask(&mut tap, &frame(&slot, GUEST_IP, GATEWAY, 1, &echo()));
             let mut send = |source, to, port| {
-                tap.write_all(&frame(&slot, source, to, 17, &udp(port)))
+                tap.write_all(&frame(&slot, source, to, 17, &udp(port, b"x")))
                     .expect("sent");
             };
             for forged in [Ipv4Addr::new(8, 8, 8, 8), HOST, Ipv4Addr::new(10, 0, 0, 77)] {
@@ -166,6 +191,26 @@ fn a_virtual_machine_reaches_the_internet_and_nothing_private_and_forges_nothing
         for (what, channel) in [("forged", received), ("private", closed), ("host's", own)] {
             assert!(channel.recv_timeout(SHORT).is_err(), "a {what} one arrived");
         }
+    });
+}
+
+#[test]
+fn a_packet_too_long_for_the_uplink_is_answered_with_what_fits() {
+    on_a_host(|| async {
+        let (network, _) = open_taps(0).await;
+        let slot = taken(&network).await;
+        let guest = slot.guest_netns.clone();
+        let answer = inside(&guest, move || {
+            let mut tap = hold(MACHINE.uid).expect("the machine's own tap");
+            // As long as the machine's own network allows.
+            let long = udp(9, &[0; 1500 - 28]);
+            ask(&mut tap, &frame(&slot, GUEST_IP, INTERNET, 17, &long))
+        })
+        .await;
+        let icmp = &answer[VNET_HEADER + 14 + 20..];
+        // Source: RFC 1191: destination unreachable, fragmentation needed, next hop's MTU.
+        assert_eq!((icmp[0], icmp[1]), (3, 4));
+        assert_eq!(u16::from_be_bytes([icmp[6], icmp[7]]), 1400);
     });
 }
 
