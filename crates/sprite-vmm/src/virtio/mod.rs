@@ -30,6 +30,11 @@ mod transport;
 
 pub mod rng;
 
+#[cfg(test)]
+mod driver;
+#[cfg(test)]
+mod transport_tests;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -44,7 +49,7 @@ pub use event_loop::{EventLoop, SharedDevice};
 pub use interrupt::Interrupt;
 pub use queue::{BrokenQueue, VirtQueue};
 pub use state::{DeviceState, QueuePosition, RestoreError, TransportState};
-pub use thread::{ThreadKind, ThreadSetup};
+pub use thread::{ThreadKind, ThreadSetup, unrestricted};
 pub use transport::{MMIO_SIZE, MmioTransport, NOTIFY_OFFSET};
 
 /// The ring accepts indirect descriptor tables. Source: VIRTIO 1.2, section 6.

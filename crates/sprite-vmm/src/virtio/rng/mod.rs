@@ -4,5 +4,8 @@ mod device;
 mod metrics;
 mod queue;
 
+#[cfg(test)]
+mod tests;
+
 pub use device::Rng;
 pub use metrics::RngMetrics;
