@@ -2,6 +2,7 @@
 //!
 //! * [`Pool`] is the local file system with reflink. It is the data directory itself where that can, else an XFS
 //!   file of ours, loop-mounted. [`Pool::create_disk`] takes milliseconds, whatever the size.
+//! * [`guest`] is what microVMs boot: kernel, modules, and the agent as their first program.
 //! * [`image`] makes base images in a cache that servers share; [`Pool::import_image`] takes one over.
 //!
 //! Everything here blocks; call it from a thread that may.
@@ -10,8 +11,10 @@
 //! durable. The host never mounts, parses or changes a disk after it was given to a sprite.
 #![warn(missing_docs)]
 
+mod cache;
 mod durable;
 mod ext4;
+pub mod guest;
 pub mod image;
 mod loop_device;
 mod mounts;

@@ -110,6 +110,18 @@ pub(crate) const APT_GET: Tool = Tool {
     name: "apt-get",
     package: "apt",
 };
+pub(crate) const APT_CACHE: Tool = Tool {
+    name: "apt-cache",
+    package: "apt",
+};
+pub(crate) const DPKG_DEB: Tool = Tool {
+    name: "dpkg-deb",
+    package: "dpkg",
+};
+pub(crate) const DEPMOD: Tool = Tool {
+    name: "depmod",
+    package: "kmod",
+};
 
 impl Tool {
     pub(crate) fn name(self) -> &'static str {

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
-use super::build::WorkDirectory;
 use super::recipe::digest;
+use crate::cache::WorkDirectory;
 use crate::progress::Progress;
 use crate::tool::{self, Tool, ToolError};
 

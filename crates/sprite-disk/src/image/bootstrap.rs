@@ -6,8 +6,8 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::build::WorkDirectory;
 use super::{Suite, mirror};
+use crate::cache::WorkDirectory;
 use crate::progress::Progress;
 use crate::tool::{self, ToolError};
 

@@ -2,20 +2,17 @@
 //!
 //! ```text
 //! CACHE/ID.ext4, ID.json   a finished image
-//! CACHE/ID.lock            held by the process that builds it; stays, empty
-//! CACHE/ID.build/          where it is built; one that nobody's lock covers is a dead process's and is removed
 //! ```
+//! Beside them what [`cache`] needs while it is built.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::FlockOperation;
-
 use super::store::{self, Description, StoredImage};
 use super::{DebianError, ExtractError, FinishError, ImageId, Recipe, archive, debian, finish};
+use crate::cache::{self, WorkDirectory};
 use crate::durable;
 use crate::ext4;
 use crate::progress::Progress;
@@ -88,33 +85,19 @@ pub fn build(
     if !rustix::process::geteuid().is_root() {
         return Err(BuildError::NotRoot);
     }
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(cache_dir)
-        .map_err(|source| BuildError::Cache {
-            path: cache_dir.to_owned(),
-            source,
-        })?;
-    // Programs are told paths below the cache, some of them after they changed their directory.
-    let cache_dir = cache_dir
-        .canonicalize()
-        .map_err(|source| BuildError::Cache {
-            path: cache_dir.to_owned(),
-            source,
-        })?;
-    let _lock = lock(&cache_dir, &id, progress)?;
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| BuildError::Cache { path, source }
+    };
+    let cache_dir = cache::open(cache_dir).map_err(failed(cache_dir))?;
+    let lock = cache::lock(&cache_dir, id.as_str(), "base image", progress);
+    let _lock = lock.map_err(failed(&cache::lock_path(&cache_dir, id.as_str())))?;
     if !path.is_file() {
-        sweep(&cache_dir).map_err(|source| BuildError::Cache {
-            path: cache_dir.clone(),
-            source,
-        })?;
-        let work = WorkDirectory::make(build_path(&cache_dir, &id))?;
+        cache::sweep(&cache_dir, |name| name.parse::<ImageId>().is_ok())
+            .map_err(failed(&cache_dir))?;
+        let work = WorkDirectory::make(&cache_dir, id.as_str()).map_err(failed(&cache_dir))?;
         make(recipe, &work, progress)?;
-        publish(recipe, &work, &path).map_err(|source| BuildError::Cache {
-            path: path.clone(),
-            source,
-        })?;
+        publish(recipe, &work, &path).map_err(failed(&path))?;
     }
     Ok(Built { id, path })
 }
@@ -125,109 +108,6 @@ pub fn build(
 /// The directory cannot be read.
 pub fn cached(cache_dir: &Path) -> io::Result<Vec<StoredImage>> {
     store::list(cache_dir)
-}
-
-fn build_path(cache_dir: &Path, id: &ImageId) -> PathBuf {
-    cache_dir.join(format!("{id}.build"))
-}
-
-fn lock_path(cache_dir: &Path, id: &ImageId) -> PathBuf {
-    cache_dir.join(format!("{id}.lock"))
-}
-
-fn lock(cache_dir: &Path, id: &ImageId, progress: &dyn Progress) -> Result<File, BuildError> {
-    let path = lock_path(cache_dir, id);
-    let failed = |source| BuildError::Cache {
-        path: path.clone(),
-        source,
-    };
-    let file = open_lock(&path).map_err(failed)?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => return Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => {}
-        Err(error) => return Err(failed(error.into())),
-    }
-    progress.step("wait for the process that makes this base image now");
-    loop {
-        match rustix::fs::flock(&file, FlockOperation::LockExclusive) {
-            Ok(()) => return Ok(file),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(failed(error.into())),
-        }
-    }
-}
-
-fn open_lock(path: &Path) -> io::Result<File> {
-    File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path)
-}
-
-/// Removes what builds of dead processes left.
-fn sweep(cache_dir: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(cache_dir)? {
-        let name = entry?.file_name();
-        let id = name.to_str().and_then(|name| name.strip_suffix(".build"));
-        let Some(id) = id.and_then(|id| id.parse::<ImageId>().ok()) else {
-            continue;
-        };
-        let lock = open_lock(&lock_path(cache_dir, &id))?;
-        // Our own build's lock is held by us through another descriptor, so it counts as taken here.
-        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            remove_tree(&build_path(cache_dir, &id))?;
-        }
-    }
-    Ok(())
-}
-
-fn remove_tree(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
-/// The directory of one build, removed at its end.
-#[derive(Debug)]
-pub(super) struct WorkDirectory(PathBuf);
-
-impl WorkDirectory {
-    fn make(path: PathBuf) -> Result<Self, BuildError> {
-        let fresh = || -> io::Result<()> {
-            remove_tree(&path)?;
-            // Not for others' eyes: files of the image keep their set-user-id bits here.
-            fs::DirBuilder::new().mode(0o700).create(&path)
-        };
-        fresh().map_err(|source| BuildError::Cache {
-            path: path.clone(),
-            source,
-        })?;
-        Ok(Self(path))
-    }
-
-    /// The directory.
-    pub(super) fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// The root file system in it.
-    pub(super) fn tree(&self) -> PathBuf {
-        self.0.join("root")
-    }
-
-    fn image(&self) -> PathBuf {
-        self.0.join("image.ext4")
-    }
-}
-
-impl Drop for WorkDirectory {
-    fn drop(&mut self) {
-        if let Err(error) = remove_tree(&self.0) {
-            tracing::warn!(path = %self.0.display(), %error, "remove the directory of a build");
-        }
-    }
 }
 
 fn make(recipe: &Recipe, work: &WorkDirectory, progress: &dyn Progress) -> Result<(), BuildError> {
@@ -253,7 +133,12 @@ fn make(recipe: &Recipe, work: &WorkDirectory, progress: &dyn Progress) -> Resul
     progress.step("add the user sprite");
     finish::finish(&work.tree())?;
     progress.step("write the image");
-    ext4::make(&work.tree(), &work.image(), progress).map_err(BuildError::Image)
+    ext4::make(&work.tree(), &built(work), progress).map_err(BuildError::Image)
+}
+
+/// Where the image is until it has its name.
+fn built(work: &WorkDirectory) -> PathBuf {
+    work.path().join("image.ext4")
 }
 
 fn publish(recipe: &Recipe, work: &WorkDirectory, path: &Path) -> io::Result<()> {
@@ -268,6 +153,6 @@ fn publish(recipe: &Recipe, work: &WorkDirectory, path: &Path) -> io::Result<()>
     let new = work.path().join("description");
     fs::write(&new, text)?;
     fs::rename(&new, path.with_extension("json"))?;
-    fs::rename(work.image(), path)?;
+    fs::rename(built(work), path)?;
     durable::sync_parent(path)
 }

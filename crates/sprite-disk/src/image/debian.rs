@@ -9,8 +9,8 @@ use std::io;
 use std::path::PathBuf;
 
 use super::bootstrap::{self, Bootstrap};
-use super::build::WorkDirectory;
 use super::{HostTrust, NodeError, Suite, Variant, node};
+use crate::cache::WorkDirectory;
 use crate::progress::Progress;
 use crate::tool::ToolError;
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::Suite;
 use super::bootstrap::{self, Bootstrap};
-use super::build::WorkDirectory;
+use crate::cache::WorkDirectory;
 use crate::progress::Progress;
 use crate::tool::{self, ToolError};
 
