@@ -6,8 +6,15 @@
 //! ([`MachineDriver::adopt`]).
 #![warn(missing_docs)]
 
+mod cgroup;
 pub mod container;
+mod failure;
+mod holdings;
 pub mod kvm;
+mod log;
+mod process;
+mod range;
+mod record;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,6 +23,8 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use sprite_agent_api::link::Connect;
 use sprite_types::{DriverKind, Generation, Incarnation, MachineId, Resources, SpriteId};
+
+pub use holdings::purge;
 
 /// Whose machine this is. Kept by the driver beside the machine, so that it can be told after a restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

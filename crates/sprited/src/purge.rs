@@ -1,7 +1,6 @@
 //! `sprited purge`: removes from this host whatever a data directory's server ever set on it.
 
 use sprite_disk::Pool;
-use sprite_machine::container::ContainerDriver;
 use sprite_net::Network;
 
 use crate::cli::PurgeFlags;
@@ -23,7 +22,7 @@ pub(crate) async fn purge(flags: PurgeFlags) -> Result<(), Failure> {
     let data = DataDir::existing(&flags.data_dir)?;
     let _lock = data.lock()?;
     let run_dir = flags.run_dir.join(data.instance.as_str());
-    ContainerDriver::purge(&data.instance, &run_dir)
+    sprite_machine::purge(&data.instance, &run_dir)
         .await
         .map_err(|error| Failure::new("remove machines", &error))?;
     Network::purge(&data.instance)

@@ -11,11 +11,22 @@ use std::time::Duration;
 use sprite_agent_api::launch::{LaunchReport, LaunchSpec};
 use sprite_agent_api::wire;
 
-use super::log::AgentLog;
+use super::Shared;
 use super::machine::ContainerMachine;
-use super::record::{ProcessMark, Record};
-use super::{Shared, network, range, step};
+use crate::cgroup::{Limits, Part};
+use crate::failure::{network, step};
+use crate::log::AgentLog;
+use crate::process::ProcessMark;
+use crate::range;
+use crate::record::Record;
 use crate::{Machine, MachineError, MachineSpec};
+
+/// What an agent may use, taken over or not: its streams' windows, and its few threads and forks.
+const AGENT: Limits = Limits {
+    memory: 768 << 20,
+    pids: 128,
+    cpus: None,
+};
 
 /// Longer than the launcher's own deadline: it ends by itself, and tells what it was doing.
 const LAUNCH_WITHIN: Duration = Duration::from_secs(75);
@@ -29,36 +40,43 @@ pub(super) async fn launch(
 ) -> Result<Arc<dyn Machine>, MachineError> {
     let machine = spec.identity.machine;
     let group = record.group();
-    let slot = shared
+    let holdings = &shared.holdings;
+    let slot = holdings
         .network
         .acquire()
         .await
         .map_err(network("take a network slot"))?;
     record.slot = Some(slot.id);
-    shared.records.write(&record)?;
-    shared.cgroups.create(&group, &spec.resources)?;
-    let range = range::take(&shared.options.ranges_dir)?;
+    holdings.records.write(&record)?;
+    let environment = Limits {
+        memory: u64::from(spec.resources.memory_mib) << 20,
+        pids: spec.resources.pids,
+        cpus: Some(spec.resources.cpus),
+    };
+    let parts = [(Part::Environment, environment), (Part::Agent, AGENT)];
+    holdings.cgroups.create(&group, &parts)?;
+    let range = range::take(&holdings.ranges_dir)?;
     record.id_base = Some(range.base);
-    let socket = shared.records.socket(machine);
+    let socket = holdings.records.socket(machine);
     let listener =
         UnixListener::bind(&socket).map_err(step(format!("listen on {}", socket.display())))?;
     let launch = LaunchSpec {
         disk: spec.disk.clone(),
         id_base: range.base,
         netns: slot.guest_netns.clone(),
-        agent_cgroups: shared.cgroups.agent_procs(&group),
-        environment_cgroups: shared.cgroups.environment_procs(&group),
-        root: shared.records.root(machine),
-        agent: shared.options.agent.clone(),
+        agent_cgroups: holdings.cgroups.procs(&group, Part::Agent),
+        environment_cgroups: holdings.cgroups.procs(&group, Part::Environment),
+        root: holdings.records.root(machine),
+        agent: shared.agent.clone(),
         memory_mib: spec.resources.memory_mib,
     };
-    let log = shared.records.log(machine);
+    let log = holdings.records.log(machine);
     let (log, agents_log) = AgentLog::make(&log).map_err(step("make the agent's log"))?;
     let fds = [listener.as_fd(), range.agents.as_fd()];
     let mark = run_launcher(shared, &launch, (&log, agents_log), &fds).await?;
     record.process = Some(mark);
-    shared.records.write(&record)?;
-    match ContainerMachine::open(shared, &record, Some(range.ours))? {
+    holdings.records.write(&record)?;
+    match ContainerMachine::open(shared, &record, range.ours)? {
         Some(machine) => Ok(machine),
         None => Err(step("start the agent")(io::Error::other(log.last_lines()))),
     }
@@ -71,7 +89,7 @@ async fn run_launcher(
     fds: &[std::os::fd::BorrowedFd<'_>],
 ) -> Result<ProcessMark, MachineError> {
     let (ours, theirs) = UnixStream::pair().map_err(step("make a socket pair"))?;
-    let mut launcher = Command::new(&shared.options.agent)
+    let mut launcher = Command::new(&shared.agent)
         .arg("launch")
         .env_clear()
         .current_dir("/")

@@ -9,23 +9,19 @@
 //! The record is written before anything else is made and says what a machine may have; what has no living
 //! agent is removed at the next start of the server, by record and by name.
 
-mod cgroup;
 mod launch;
-mod log;
 mod machine;
-mod range;
-mod record;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use sprite_net::Network;
-use sprite_types::{DriverKind, InstanceId, MachineId};
+use sprite_types::{DriverKind, InstanceId};
 
-use self::cgroup::Cgroups;
 use self::machine::ContainerMachine;
-use self::record::{Record, RecordDirectory};
+use crate::holdings::Holdings;
+use crate::record::Record;
 use crate::{Beginning, Machine, MachineDriver, MachineError, MachineSpec};
 
 /// What the driver needs to know of its host.
@@ -48,10 +44,9 @@ pub struct ContainerDriver {
 
 /// What the driver and its machines share.
 struct Shared {
-    options: ContainerOptions,
-    cgroups: Cgroups,
-    records: RecordDirectory,
-    network: Network,
+    /// The agent's program.
+    agent: PathBuf,
+    holdings: Holdings,
 }
 
 impl ContainerDriver {
@@ -60,16 +55,15 @@ impl ContainerDriver {
     /// # Errors
     /// The host has no usable cgroups, or the run directory cannot be made.
     pub fn new(options: ContainerOptions, network: Network) -> Result<Self, MachineError> {
-        let cgroups = Cgroups::find(&options.instance)?;
-        let records = RecordDirectory::open(&options.run_dir)?;
-        Ok(Self {
-            shared: Arc::new(Shared {
-                options,
-                cgroups,
-                records,
-                network,
-            }),
-        })
+        let ContainerOptions {
+            instance,
+            run_dir,
+            ranges_dir,
+            agent,
+        } = options;
+        let holdings = Holdings::open(&instance, &run_dir, ranges_dir, network)?;
+        let shared = Arc::new(Shared { agent, holdings });
+        Ok(Self { shared })
     }
 
     /// Removes what the driver itself has on the host, if no machine is left. The run directory may go then.
@@ -77,28 +71,7 @@ impl ContainerDriver {
     /// # Errors
     /// Something could not be removed.
     pub fn close(&self) -> Result<(), MachineError> {
-        if !self.shared.cgroups.all()?.is_empty() {
-            return Ok(());
-        }
-        self.shared.cgroups.remove_parent()?;
-        self.shared.records.remove_all()
-    }
-
-    /// Removes every machine of an instance, running or not: its processes, cgroups and records. Network slots
-    /// are removed by [`Network::purge`]. Idempotent; for a data directory that no server uses.
-    ///
-    /// # Errors
-    /// Something could not be removed.
-    pub async fn purge(
-        instance: &InstanceId,
-        run_dir: &std::path::Path,
-    ) -> Result<(), MachineError> {
-        let cgroups = Cgroups::find(instance)?;
-        for group in cgroups.all()? {
-            cgroups.remove(&group).await?;
-        }
-        cgroups.remove_parent()?;
-        RecordDirectory::open(run_dir)?.remove_all()
+        self.shared.holdings.close()
     }
 }
 
@@ -122,105 +95,50 @@ impl MachineDriver for ContainerDriver {
                 });
             }
         }
-        let record = Record::new(spec.identity);
-        self.shared.records.write(&record)?;
+        let holdings = &self.shared.holdings;
+        let record = Record::new(spec.identity, DriverKind::Container);
+        holdings.records.write(&record)?;
         let launched = launch::launch(&self.shared, &spec, record).await;
-        if launched.is_err()
-            && let Err(undo) = self.shared.undo(spec.identity.machine).await
-        {
-            // The first failure is the one to tell; what cannot be undone now is swept at the next start.
-            tracing::warn!(
-                error = &undo as &dyn std::error::Error,
-                "undo a failed start"
-            );
+        if launched.is_err() {
+            holdings.undo(spec.identity.machine).await;
         }
         launched
     }
 
     async fn adopt(&self) -> Result<Vec<Arc<dyn Machine>>, MachineError> {
+        let holdings = &self.shared.holdings;
         let mut adopted: Vec<Arc<dyn Machine>> = Vec::new();
-        let mut slots = Vec::new();
-        let mut groups = Vec::new();
-        for record in self.shared.records.all()? {
+        let mut kept = Vec::new();
+        for record in holdings.records.all()? {
             match self.shared.adopt(&record).await? {
                 Some(machine) => {
-                    slots.extend(record.slot);
-                    groups.push(record.group());
+                    kept.push(record);
                     adopted.push(machine);
                 }
-                None => machine::remove(&self.shared, &record).await?,
+                None => holdings.remove(&record).await?,
             }
         }
-        // What has no record: a crash between two steps, or a record that was lost.
-        for group in self.shared.cgroups.all()? {
-            if !groups.contains(&group) {
-                self.shared.cgroups.remove(&group).await?;
-            }
-        }
-        self.shared
-            .network
-            .sweep(&slots)
-            .await
-            .map_err(network("sweep network slots"))?;
+        holdings.sweep(&kept).await?;
         Ok(adopted)
     }
 }
 
 impl Shared {
-    /// Removes what a start that failed has made, which its record says.
-    async fn undo(&self, machine: MachineId) -> Result<(), MachineError> {
-        match self.records.read(machine)? {
-            Some(record) => machine::remove(self, &record).await,
-            None => self.records.remove(machine),
-        }
-    }
-
-    fn mark_range(&self, base: u32) -> std::io::Result<std::os::fd::OwnedFd> {
-        range::mark(&self.options.ranges_dir, base)
-    }
-
-    /// The machine of a record, if it runs and has its network. One that lost a part of it is not kept: it was
-    /// being ended, or somebody else took it apart.
+    /// The machine of a record, if it is one of ours, runs and has all that is its own.
     async fn adopt(
         self: &Arc<Self>,
         record: &Record,
     ) -> Result<Option<Arc<dyn Machine>>, MachineError> {
-        let range = match record.id_base.map(|base| self.mark_range(base)) {
-            Some(Err(error)) => {
-                let machine = record.identity.machine;
-                tracing::warn!(%machine, %error, "end a machine that let go of its user ids");
-                return Ok(None);
-            }
-            Some(Ok(mark)) => Some(mark),
-            None => None,
-        };
-        let Some(machine) = ContainerMachine::open(self, record, range)? else {
-            return Ok(None);
-        };
-        let Some(slot) = record.slot else {
-            return Ok(None);
-        };
-        match self.network.adopt(slot).await {
-            Ok(_) => Ok(Some(machine)),
-            Err(error) => {
-                let machine = record.identity.machine;
-                tracing::warn!(%machine, error = &error as &dyn std::error::Error, "end a machine without network");
-                Ok(None)
-            }
+        match record.driver {
+            DriverKind::Container => {}
+            DriverKind::Microvm => return Ok(None),
         }
-    }
-}
-
-fn network(step: &str) -> impl FnOnce(sprite_net::NetError) -> MachineError {
-    move |error| MachineError::Step {
-        step: step.to_owned(),
-        source: std::io::Error::other(error),
-    }
-}
-
-fn step(step: impl Into<String>) -> impl FnOnce(std::io::Error) -> MachineError {
-    move |source| MachineError::Step {
-        step: step.into(),
-        source,
+        if !ContainerMachine::runs(record)? {
+            return Ok(None);
+        }
+        match self.holdings.adopt(record).await {
+            Some(range) => ContainerMachine::open(self, record, range),
+            None => Ok(None),
+        }
     }
 }

@@ -1,28 +1,22 @@
-//! A machine's cgroups: one for its agent, one for its environment, in version 1 and 2.
+//! A machine's cgroups, one for each [`Part`] of it, in version 1 and 2.
 //!
-//! They are apart so that an environment that uses up its memory or its processes takes nothing from the
-//! agent, and so that it can be frozen while the agent still answers.
+//! Agent and environment are apart so that an environment that uses up its memory or its processes takes nothing
+//! from the agent, and so that it can be frozen while the agent still answers. A virtual machine is one part.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sprite_types::{InstanceId, Resources};
+use sprite_types::InstanceId;
 
-use super::step;
+use crate::failure::step;
 use crate::{MachineError, Statistics};
 
 const ROOT: &str = "/sys/fs/cgroup";
-const AGENT: &str = "agent";
-const ENVIRONMENT: &str = "env";
 
 /// Controllers of version 1 that are needed, and one that only counts.
 const V1: [&str; 5] = ["cpu", "memory", "pids", "freezer", "cpuacct"];
-
-/// What an agent may use, taken over or not: its streams' windows, and its few threads and forks.
-const AGENT_MEMORY: u64 = 768 << 20;
-const AGENT_PIDS: u32 = 128;
 
 /// Period of the CPU limit. Source: Documentation/admin-guide/cgroup-v2.rst, default of `cpu.max`.
 const PERIOD_USEC: u64 = 100_000;
@@ -30,6 +24,40 @@ const PERIOD_USEC: u64 = 100_000;
 /// The kernel takes processes out of a group a moment after they ended, and says so by no event that both
 /// versions have: removal is tried again after each of these pauses.
 const RETRIES_MS: [u64; 9] = [0, 1, 2, 5, 10, 30, 100, 300, 1000];
+
+/// A part of a machine that has limits of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// The agent of a machine of namespaces.
+    Agent,
+    /// Its environment.
+    Environment,
+    /// The monitor of a virtual machine, which is all of it on the host.
+    Monitor,
+}
+
+impl Part {
+    const ALL: [Self; 3] = [Self::Agent, Self::Environment, Self::Monitor];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Environment => "env",
+            Self::Monitor => "vmm",
+        }
+    }
+}
+
+/// What a part may use.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// In bytes.
+    pub(crate) memory: u64,
+    /// Processes and threads.
+    pub(crate) pids: u32,
+    /// CPUs; `None`: as the host gives.
+    pub(crate) cpus: Option<u32>,
+}
 
 /// A cgroup hierarchy, and the controllers that are ours in it.
 #[derive(Debug, Clone)]
@@ -41,14 +69,14 @@ struct Hierarchy {
 
 /// The host's cgroups, as far as an instance uses them.
 #[derive(Debug)]
-pub(super) struct Cgroups {
+pub(crate) struct Cgroups {
     unified: bool,
     hierarchies: Vec<Hierarchy>,
 }
 
 impl Cgroups {
     /// Finds what the host has.
-    pub(super) fn find(instance: &InstanceId) -> Result<Self, MachineError> {
+    pub(crate) fn find(instance: &InstanceId) -> Result<Self, MachineError> {
         let parent = format!("sprited-{instance}");
         let root = Path::new(ROOT);
         if root.join("cgroup.controllers").exists() {
@@ -84,7 +112,7 @@ impl Cgroups {
                 return Err(MachineError::Exhausted {
                     what: "cgroup controller",
                     remedy: format!(
-                        "the container driver needs the controller {controller}; mount it, or use cgroup v2"
+                        "machines need the controller {controller}; mount it, or use cgroup v2"
                     ),
                 });
             }
@@ -98,33 +126,25 @@ impl Cgroups {
             .find(|h| self.unified || h.controllers.contains(&controller))
     }
 
-    fn file(&self, group: &str, part: &str, controller: &str, file: &str) -> PathBuf {
+    fn file(&self, group: &str, part: Part, controller: &str, file: &str) -> PathBuf {
         let hierarchy = self
             .hierarchy(controller)
             .expect("all controllers were found at the start");
-        hierarchy.parent.join(group).join(part).join(file)
+        hierarchy.parent.join(group).join(part.name()).join(file)
     }
 
     /// `cgroup.procs` of one part of a machine, in each hierarchy.
-    fn procs(&self, group: &str, part: &str) -> Vec<PathBuf> {
+    pub(crate) fn procs(&self, group: &str, part: Part) -> Vec<PathBuf> {
         let each = self.hierarchies.iter();
-        each.map(|h| h.parent.join(group).join(part).join("cgroup.procs"))
+        each.map(|h| h.parent.join(group).join(part.name()).join("cgroup.procs"))
             .collect()
     }
 
-    pub(super) fn agent_procs(&self, group: &str) -> Vec<PathBuf> {
-        self.procs(group, AGENT)
-    }
-
-    pub(super) fn environment_procs(&self, group: &str) -> Vec<PathBuf> {
-        self.procs(group, ENVIRONMENT)
-    }
-
     /// Makes a machine's groups with their limits.
-    pub(super) fn create(&self, group: &str, resources: &Resources) -> Result<(), MachineError> {
+    pub(crate) fn create(&self, group: &str, parts: &[(Part, Limits)]) -> Result<(), MachineError> {
         for hierarchy in &self.hierarchies {
-            for part in [AGENT, ENVIRONMENT] {
-                let path = hierarchy.parent.join(group).join(part);
+            for (part, _) in parts {
+                let path = hierarchy.parent.join(group).join(part.name());
                 fs::create_dir_all(&path).map_err(step(format!("make {}", path.display())))?;
             }
             if self.unified {
@@ -137,26 +157,12 @@ impl Cgroups {
                 }
             }
         }
-        let memory = u64::from(resources.memory_mib) << 20;
-        self.limit(group, ENVIRONMENT, memory, resources.pids)?;
-        self.limit(group, AGENT, AGENT_MEMORY, AGENT_PIDS)?;
-        let quota = u64::from(resources.cpus) * PERIOD_USEC;
-        if self.unified {
-            let file = self.file(group, ENVIRONMENT, "cpu", "cpu.max");
-            write(&file, &format!("{quota} {PERIOD_USEC}"))
-        } else {
-            write(
-                &self.file(group, ENVIRONMENT, "cpu", "cpu.cfs_period_us"),
-                &PERIOD_USEC.to_string(),
-            )?;
-            write(
-                &self.file(group, ENVIRONMENT, "cpu", "cpu.cfs_quota_us"),
-                &quota.to_string(),
-            )
-        }
+        parts
+            .iter()
+            .try_for_each(|(part, limits)| self.limit(group, *part, limits))
     }
 
-    fn limit(&self, group: &str, part: &str, memory: u64, pids: u32) -> Result<(), MachineError> {
+    fn limit(&self, group: &str, part: Part, limits: &Limits) -> Result<(), MachineError> {
         let limit = if self.unified {
             "memory.max"
         } else {
@@ -164,7 +170,7 @@ impl Cgroups {
         };
         write(
             &self.file(group, part, "memory", limit),
-            &memory.to_string(),
+            &limits.memory.to_string(),
         )?;
         // Where the host swaps, the limit is one on memory and swap together.
         let swap = self.file(group, part, "memory", "memory.swap.max");
@@ -173,21 +179,36 @@ impl Cgroups {
         }
         write(
             &self.file(group, part, "pids", "pids.max"),
-            &pids.to_string(),
+            &limits.pids.to_string(),
+        )?;
+        let Some(cpus) = limits.cpus else {
+            return Ok(());
+        };
+        let quota = u64::from(cpus) * PERIOD_USEC;
+        if self.unified {
+            let file = self.file(group, part, "cpu", "cpu.max");
+            return write(&file, &format!("{quota} {PERIOD_USEC}"));
+        }
+        write(
+            &self.file(group, part, "cpu", "cpu.cfs_period_us"),
+            &PERIOD_USEC.to_string(),
+        )?;
+        write(
+            &self.file(group, part, "cpu", "cpu.cfs_quota_us"),
+            &quota.to_string(),
         )
     }
 
-    /// What the environment uses.
-    pub(super) fn statistics(&self, group: &str) -> Result<Statistics, MachineError> {
-        let number =
-            |controller, file| read_number(&self.file(group, ENVIRONMENT, controller, file));
+    /// What a part uses.
+    pub(crate) fn statistics(&self, group: &str, part: Part) -> Result<Statistics, MachineError> {
+        let number = |controller, file| read_number(&self.file(group, part, controller, file));
         let memory = if self.unified {
             "memory.current"
         } else {
             "memory.usage_in_bytes"
         };
         let cpu_usec = if self.unified {
-            let path = self.file(group, ENVIRONMENT, "cpu", "cpu.stat");
+            let path = self.file(group, part, "cpu", "cpu.stat");
             let stat =
                 fs::read_to_string(&path).map_err(step(format!("read {}", path.display())))?;
             let usage = stat
@@ -204,17 +225,18 @@ impl Cgroups {
         })
     }
 
-    /// Stops or continues every process of the environment; returns when they have stopped.
-    pub(super) async fn freeze(&self, group: &str, frozen: bool) -> Result<(), MachineError> {
+    /// Stops or continues every process of a part; returns when they have stopped.
+    pub(crate) async fn freeze(
+        &self,
+        group: &str,
+        part: Part,
+        frozen: bool,
+    ) -> Result<(), MachineError> {
         let (file, on, off) = if self.unified {
-            (
-                self.file(group, ENVIRONMENT, "freezer", "cgroup.freeze"),
-                "1",
-                "0",
-            )
+            (self.file(group, part, "freezer", "cgroup.freeze"), "1", "0")
         } else {
             (
-                self.file(group, ENVIRONMENT, "freezer", "freezer.state"),
+                self.file(group, part, "freezer", "freezer.state"),
                 "FROZEN",
                 "THAWED",
             )
@@ -225,31 +247,31 @@ impl Cgroups {
         }
         for pause in RETRIES_MS {
             tokio::time::sleep(Duration::from_millis(pause)).await;
-            if self.is_frozen(group, &file)? {
+            if self.is_frozen(group, part, &file)? {
                 return Ok(());
             }
         }
         // A half-frozen machine helps nobody.
         write(&file, off)?;
         Err(MachineError::Timeout {
-            step: "freeze the environment".to_owned(),
+            step: "freeze the machine".to_owned(),
             seconds: 2,
         })
     }
 
-    fn is_frozen(&self, group: &str, state: &Path) -> Result<bool, MachineError> {
+    fn is_frozen(&self, group: &str, part: Part, state: &Path) -> Result<bool, MachineError> {
         let read = |path: &Path| {
             fs::read_to_string(path).map_err(step(format!("read {}", path.display())))
         };
         if self.unified {
-            let events = read(&self.file(group, ENVIRONMENT, "freezer", "cgroup.events"))?;
+            let events = read(&self.file(group, part, "freezer", "cgroup.events"))?;
             return Ok(events.lines().any(|line| line == "frozen 1"));
         }
         Ok(read(state)?.trim() == "FROZEN")
     }
 
     /// The machines that have groups.
-    pub(super) fn all(&self) -> Result<Vec<String>, MachineError> {
+    pub(crate) fn all(&self) -> Result<Vec<String>, MachineError> {
         let mut all = Vec::new();
         for hierarchy in &self.hierarchies {
             let entries = match fs::read_dir(&hierarchy.parent) {
@@ -272,15 +294,13 @@ impl Cgroups {
     }
 
     /// Kills whatever is in a machine's groups, and removes them. Idempotent.
-    pub(super) async fn remove(&self, group: &str) -> Result<(), MachineError> {
+    pub(crate) async fn remove(&self, group: &str) -> Result<(), MachineError> {
         for pause in RETRIES_MS {
             tokio::time::sleep(Duration::from_millis(pause)).await;
-            for procs in self
-                .procs(group, AGENT)
-                .iter()
-                .chain(&self.procs(group, ENVIRONMENT))
-            {
-                kill_all(procs);
+            for part in Part::ALL {
+                self.procs(group, part)
+                    .iter()
+                    .for_each(|procs| kill_all(procs));
             }
             if self.remove_empty(group)? {
                 return Ok(());
@@ -296,7 +316,8 @@ impl Cgroups {
     fn remove_empty(&self, group: &str) -> Result<bool, MachineError> {
         for hierarchy in &self.hierarchies {
             let own = hierarchy.parent.join(group);
-            for path in [own.join(AGENT), own.join(ENVIRONMENT), own] {
+            let parts = Part::ALL.map(|part| own.join(part.name()));
+            for path in parts.into_iter().chain([own]) {
                 match fs::remove_dir(&path) {
                     Ok(()) => {}
                     Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -309,7 +330,7 @@ impl Cgroups {
     }
 
     /// Removes our parent groups, once no machine has any.
-    pub(super) fn remove_parent(&self) -> Result<(), MachineError> {
+    pub(crate) fn remove_parent(&self) -> Result<(), MachineError> {
         for hierarchy in &self.hierarchies {
             match fs::remove_dir(&hierarchy.parent) {
                 Ok(()) => {}

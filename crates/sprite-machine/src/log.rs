@@ -18,7 +18,7 @@ const LONGEST: u64 = 1 << 20;
 
 /// The server's end of a log.
 #[derive(Debug)]
-pub(super) struct AgentLog {
+pub(crate) struct AgentLog {
     pipe: File,
 }
 
@@ -31,7 +31,7 @@ fn open(path: &Path) -> io::Result<File> {
 impl AgentLog {
     /// Makes a machine's log, and returns the agent's end too. That one is opened apart: its flags are the
     /// agent's to change.
-    pub(super) fn make(path: &Path) -> io::Result<(Self, File)> {
+    pub(crate) fn make(path: &Path) -> io::Result<(Self, File)> {
         match rustix::fs::mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0) {
             Ok(()) | Err(rustix::io::Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
@@ -40,12 +40,12 @@ impl AgentLog {
     }
 
     /// The log of a machine that runs.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         Ok(Self { pipe: open(path)? })
     }
 
     /// Takes what is there, and returns its last lines. What a machine says is told, never believed.
-    pub(super) fn last_lines(&self) -> String {
+    pub(crate) fn last_lines(&self) -> String {
         let mut bytes = Vec::new();
         // Ends with an error: nothing more is there now.
         let _ = (&self.pipe).take(LONGEST).read_to_end(&mut bytes);

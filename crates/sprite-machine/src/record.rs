@@ -6,50 +6,38 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sprite_net::SlotId;
-use sprite_types::MachineId;
+use sprite_types::{DriverKind, MachineId};
 
-use super::step;
+use crate::failure::step;
+use crate::process::ProcessMark;
 use crate::{Identity, MachineError};
 
 /// A machine's record. Fields are filled in as the machine is made.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Record {
-    pub(super) identity: Identity,
+pub(crate) struct Record {
+    pub(crate) identity: Identity,
+    /// Whose it is: another driver's machine can only be ended.
+    #[serde(default = "first_driver")]
+    pub(crate) driver: DriverKind,
     #[serde(default)]
-    pub(super) slot: Option<SlotId>,
+    pub(crate) slot: Option<SlotId>,
     /// First id of its range of user ids.
     #[serde(default)]
-    pub(super) id_base: Option<u32>,
+    pub(crate) id_base: Option<u32>,
     #[serde(default)]
-    pub(super) process: Option<ProcessMark>,
+    pub(crate) process: Option<ProcessMark>,
 }
 
-/// A process of the host, told apart from a later one with the same id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct ProcessMark {
-    pub(super) pid: u32,
-    /// Start time in clock ticks since boot. Source: proc(5), stat field 22.
-    pub(super) started: u64,
-}
-
-impl ProcessMark {
-    /// The mark of a process that exists.
-    pub(super) fn of(pid: u32) -> io::Result<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        // The second field may hold anything, blanks and parentheses too; it ends at the last parenthesis.
-        let started = stat
-            .rsplit_once(')')
-            .and_then(|(_, rest)| rest.split_ascii_whitespace().nth(19))
-            .and_then(|field| field.parse().ok())
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no start time"))?;
-        Ok(Self { pid, started })
-    }
+/// Records that do not say were written when there was but one.
+fn first_driver() -> DriverKind {
+    DriverKind::Container
 }
 
 impl Record {
-    pub(super) fn new(identity: Identity) -> Self {
+    pub(crate) fn new(identity: Identity, driver: DriverKind) -> Self {
         Self {
             identity,
+            driver,
             slot: None,
             id_base: None,
             process: None,
@@ -57,14 +45,14 @@ impl Record {
     }
 
     /// Name of its directory and of its cgroup.
-    pub(super) fn group(&self) -> String {
+    pub(crate) fn group(&self) -> String {
         self.identity.machine.uuid().to_string()
     }
 }
 
 /// The directory in which every machine has its own.
 #[derive(Debug)]
-pub(super) struct RecordDirectory {
+pub(crate) struct RecordDirectory {
     path: PathBuf,
 }
 
@@ -76,30 +64,30 @@ const LOG: &str = "agent.log";
 const ROOT: &str = "root";
 
 impl RecordDirectory {
-    pub(super) fn open(run_dir: &Path) -> Result<Self, MachineError> {
+    pub(crate) fn open(run_dir: &Path) -> Result<Self, MachineError> {
         let path = run_dir.join(MACHINES);
         fs::create_dir_all(&path).map_err(step(format!("make {}", path.display())))?;
         Ok(Self { path })
     }
 
-    pub(super) fn directory(&self, machine: MachineId) -> PathBuf {
+    pub(crate) fn directory(&self, machine: MachineId) -> PathBuf {
         self.path.join(machine.uuid().to_string())
     }
 
-    pub(super) fn socket(&self, machine: MachineId) -> PathBuf {
+    pub(crate) fn socket(&self, machine: MachineId) -> PathBuf {
         self.directory(machine).join(SOCKET)
     }
 
-    pub(super) fn log(&self, machine: MachineId) -> PathBuf {
+    pub(crate) fn log(&self, machine: MachineId) -> PathBuf {
         self.directory(machine).join(LOG)
     }
 
-    pub(super) fn root(&self, machine: MachineId) -> PathBuf {
+    pub(crate) fn root(&self, machine: MachineId) -> PathBuf {
         self.directory(machine).join(ROOT)
     }
 
     /// Writes a record in one step. It need not survive the host: nothing of a machine does.
-    pub(super) fn write(&self, record: &Record) -> Result<(), MachineError> {
+    pub(crate) fn write(&self, record: &Record) -> Result<(), MachineError> {
         let directory = self.directory(record.identity.machine);
         let temporary = directory.join("machine.json.new");
         let json = serde_json::to_vec(record).map_err(io::Error::from);
@@ -114,7 +102,7 @@ impl RecordDirectory {
     }
 
     /// A machine's record as it was written last; `None` if it has none that can be read.
-    pub(super) fn read(&self, machine: MachineId) -> Result<Option<Record>, MachineError> {
+    pub(crate) fn read(&self, machine: MachineId) -> Result<Option<Record>, MachineError> {
         let path = self.directory(machine).join(RECORD);
         match fs::read(&path) {
             Ok(json) => Ok(serde_json::from_slice(&json).ok()),
@@ -124,7 +112,7 @@ impl RecordDirectory {
     }
 
     /// All records; a directory without one is removed: its machine was never begun.
-    pub(super) fn all(&self) -> Result<Vec<Record>, MachineError> {
+    pub(crate) fn all(&self) -> Result<Vec<Record>, MachineError> {
         let list = || -> io::Result<Vec<(PathBuf, Option<MachineId>)>> {
             fs::read_dir(&self.path)?
                 .map(|entry| {
@@ -154,11 +142,11 @@ impl RecordDirectory {
     }
 
     /// Removes a machine's directory. Idempotent.
-    pub(super) fn remove(&self, machine: MachineId) -> Result<(), MachineError> {
+    pub(crate) fn remove(&self, machine: MachineId) -> Result<(), MachineError> {
         remove_tree(&self.directory(machine))
     }
 
-    pub(super) fn remove_all(&self) -> Result<(), MachineError> {
+    pub(crate) fn remove_all(&self) -> Result<(), MachineError> {
         remove_tree(&self.path)
     }
 }
@@ -189,7 +177,7 @@ mod tests {
     fn records_are_found_again_and_what_is_none_goes() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let records = RecordDirectory::open(dir.path()).expect("opens");
-        let record = Record::new(identity());
+        let record = Record::new(identity(), DriverKind::Microvm);
         records.write(&record).expect("writes");
         let begun = records.directory(MachineId::random());
         fs::create_dir(&begun).expect("makes a directory without a record");
@@ -204,12 +192,5 @@ mod tests {
             .remove(record.identity.machine)
             .expect("removes again");
         assert!(records.all().expect("lists").is_empty());
-    }
-
-    #[test]
-    fn a_process_has_one_mark() {
-        let own = ProcessMark::of(std::process::id()).expect("we exist");
-        assert_eq!(own, ProcessMark::of(std::process::id()).expect("we exist"));
-        assert!(own.started > 0);
     }
 }

@@ -1,7 +1,7 @@
 //! Ranges of host user ids: each machine has one of its own, whichever server of this host started it.
 //!
-//! A range is taken by locks on a file. The machine's agent keeps the file open, so the range is free again
-//! exactly when the machine is gone, and survives the server. An agent that was taken over could let its lock
+//! A range is taken by locks on a file. The machine's first process keeps the file open, so the range is free again
+//! exactly when the machine is gone, and survives the server. One that was taken over could let its lock
 //! go; so the server holds one of its own for as long as it has the machine, and again when it adopts it.
 
 use std::fs::{self, File, OpenOptions};
@@ -11,8 +11,8 @@ use std::path::Path;
 use rustix::fs::{FlockOperation, flock};
 use sprite_agent_api::launch::RANGE;
 
-use super::step;
 use crate::MachineError;
+use crate::failure::step;
 
 /// The first id. Above all that distributions and other container managers hand out, below 2^31, which some
 /// programs take for negative. Source: systemd's UIDS-GIDS.md, table of ranges.
@@ -23,17 +23,17 @@ const RANGES: u32 = (0x8000_0000 - FIRST_ID) / RANGE;
 
 /// A range that nobody else of this host has.
 #[derive(Debug)]
-pub(super) struct IdRange {
+pub(crate) struct IdRange {
     /// Its first id.
-    pub(super) base: u32,
+    pub(crate) base: u32,
     /// The agent's mark, open for as long as the range is taken.
-    pub(super) agents: OwnedFd,
+    pub(crate) agents: OwnedFd,
     /// The server's own mark.
-    pub(super) ours: OwnedFd,
+    pub(crate) ours: OwnedFd,
 }
 
 /// Takes a free range.
-pub(super) fn take(dir: &Path) -> Result<IdRange, MachineError> {
+pub(crate) fn take(dir: &Path) -> Result<IdRange, MachineError> {
     fs::create_dir_all(dir).map_err(step(format!("make {}", dir.display())))?;
     for index in 0..RANGES {
         let path = dir.join(index.to_string());
@@ -67,7 +67,7 @@ fn take_one(path: &Path) -> std::io::Result<[OwnedFd; 2]> {
 }
 
 /// Marks the range of a machine that runs, from `base` on.
-pub(super) fn mark(dir: &Path, base: u32) -> std::io::Result<OwnedFd> {
+pub(crate) fn mark(dir: &Path, base: u32) -> std::io::Result<OwnedFd> {
     let index = base.checked_sub(FIRST_ID).map(|above| above / RANGE);
     let index = index.ok_or(std::io::ErrorKind::InvalidData)?;
     let file = open(&dir.join(index.to_string()))?;
