@@ -2,6 +2,7 @@
 
 mod head;
 mod replay;
+mod silence;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -17,11 +18,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
+use self::silence::Heard;
 use crate::connection::Connection;
 
 /// Bounds on what strangers may use up.
@@ -33,6 +34,8 @@ pub struct ServeLimits {
     pub first_line_within: Duration,
     /// How long a head may take, and how long a connection may wait for its next request.
     pub head_within: Duration,
+    /// How long the system of a peer may leave everything unanswered before the peer counts as gone.
+    pub silent_for: Duration,
     /// How long connections may take to end when the server stops.
     pub stop_within: Duration,
 }
@@ -45,6 +48,8 @@ impl Default for ServeLimits {
             // Longer than clients keep idle connections, so that they end them and not we: a request that
             // crosses our end would be lost.
             head_within: Duration::from_secs(120),
+            // Longer than a change of networks takes, short beside what an awake sprite costs.
+            silent_for: Duration::from_secs(90),
             stop_within: Duration::from_secs(10),
         }
     }
@@ -142,9 +147,11 @@ async fn serve_one(
     shared: Connection,
     long_heads: Arc<Semaphore>,
 ) {
-    tune(&tcp);
+    // A gain, no need: small messages go at once.
+    let _ = tcp.set_nodelay(true);
+    let heard = Heard::new(tcp, limits.silent_for);
     let opened = tokio::select! {
-        opened = timeout(limits.first_line_within, head::open(tcp, &long_heads)) => opened,
+        opened = timeout(limits.first_line_within, head::open(heard, &long_heads)) => opened,
         () = shared.stop.cancelled() => return,
     };
     let Ok(Ok(Some((io, long_query)))) = opened else {
@@ -182,14 +189,4 @@ async fn serve_one(
     if let Err(error) = ended {
         tracing::debug!(%error, "connection ended");
     }
-}
-
-/// Small messages go at once, and a peer that is gone without a word is noticed.
-fn tune(tcp: &TcpStream) {
-    // Each of these is a gain, none a need.
-    let _ = tcp.set_nodelay(true);
-    let _ = sockopt::set_socket_keepalive(tcp, true);
-    let _ = sockopt::set_tcp_keepidle(tcp, Duration::from_secs(60));
-    let _ = sockopt::set_tcp_keepintvl(tcp, Duration::from_secs(15));
-    let _ = sockopt::set_tcp_keepcnt(tcp, 4);
 }

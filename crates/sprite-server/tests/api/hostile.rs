@@ -233,10 +233,71 @@ async fn vanishing_clients_leave_no_session() {
         .begin()
         .await;
     drop(list);
+    until_count(&server, 0).await;
+}
+
+/// A client whose computer lost its power or its network says nothing more, not even to the kernel's questions.
+#[tokio::test]
+async fn clients_that_fall_silent_leave_no_session() {
+    let server = Server::with_silence(Duration::from_secs(2)).await;
+    server.test.create("s").await;
+    let run = "cmd=yes&cmd=200000000";
+    let mut silent = Vec::new();
+    // With bytes that are never acknowledged, and with nothing but the kernel's own questions.
+    for path in [
+        format!("{EXEC}?{run}"),
+        format!("{EXEC}?cmd=sleep&cmd=1000&max_run_after_disconnect=50ms"),
+    ] {
+        let mut ws = server.ws(&path).await;
+        ws.session().await;
+        silent.push(ws.fall_silent());
+    }
+    let mut coming = server
+        .request("POST", &format!("{EXEC}?{run}"))
+        .begin()
+        .await;
+    coming.chunk().await.unwrap();
+    silent.push(coming.fall_silent());
+    until_count(&server, 0).await;
+}
+
+/// A client that does not read for long is there all the same: its system says so. It loses nothing.
+#[tokio::test]
+async fn a_client_that_pauses_is_not_taken_for_a_silent_one() {
+    let server = Server::with_silence(Duration::from_secs(1)).await;
+    server.test.create("s").await;
+    let bytes: usize = 32 << 20;
+    let mut paused = server.ws(&format!("{EXEC}?cmd=yes&cmd={bytes}")).await;
+    paused.session().await;
+    // Silent ones are the clock: each that is let go is a limit that the paused one outlived.
+    let mut silent = Vec::new();
+    for _ in 0..2 {
+        let mut ws = server
+            .ws(&format!(
+                "{EXEC}?cmd=sleep&cmd=1000&max_run_after_disconnect=50ms"
+            ))
+            .await;
+        ws.session().await;
+        silent.push(ws.fall_silent());
+        until_count(&server, 1).await;
+    }
+    let output: usize = paused
+        .until_exit()
+        .await
+        .iter()
+        .map(|event| match event {
+            Event::Stdout(text) => text.len(),
+            _ => 0,
+        })
+        .sum();
+    assert_eq!(output, bytes);
+}
+
+async fn until_count(server: &Server, count: u64) {
     eventually(
         SOON,
         async || match server.get(EXEC).await.json()["count"].as_u64() {
-            Some(0) => ControlFlow::Break(()),
+            Some(now) if now == count => ControlFlow::Break(()),
             other => ControlFlow::Continue(other),
         },
     )

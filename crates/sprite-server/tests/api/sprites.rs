@@ -128,7 +128,10 @@ async fn a_disk_too_small_for_the_image_is_refused_with_the_least_size() {
     let refused = answer.json();
     let rule = "config: storage_gb is 2, it must be at least 3 to hold the base image";
     assert_eq!(refused["errors"], json!([rule]));
-    assert!(refused["hint"].as_str().unwrap().contains("3 GB"), "{refused}");
+    assert!(
+        refused["hint"].as_str().unwrap().contains("3 GB"),
+        "{refused}"
+    );
     assert_eq!(server.get("/v1/sprites").await.json()["sprites"], json!([]));
     // The name is free, and the least size is enough.
     assert_eq!(server.post("/v1/sprites", &body(3)).await.status(), 201);

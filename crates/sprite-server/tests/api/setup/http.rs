@@ -1,6 +1,7 @@
 //! A client that shows what is on the wire: every chunk of an answer, and whether it ended as it should.
 
 use serde_json::Value;
+use socket2::{SockFilter, SockRef};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -37,6 +38,13 @@ pub(crate) struct Answer {
 pub(crate) struct Coming {
     pub(crate) head: Head,
     io: BufReader<TcpStream>,
+}
+
+/// From now on the kernel drops whatever comes for this socket before its TCP sees it, acknowledgements included.
+pub(crate) fn fall_silent(tcp: &TcpStream) {
+    // Source: linux/filter.h: return (BPF_RET | BPF_K) how much of the packet is kept, here nothing.
+    let drop_all = SockFilter::new(0x06, 0, 0, 0);
+    SockRef::from(tcp).attach_filter(&[drop_all]).unwrap();
 }
 
 impl Server {
@@ -139,6 +147,14 @@ impl Head {
 }
 
 impl Coming {
+    /// Goes as a computer goes that loses its power. Gives back what must live on, for the kernel would say goodbye
+    /// at its end.
+    pub(crate) fn fall_silent(self) -> TcpStream {
+        let tcp = self.io.into_inner();
+        fall_silent(&tcp);
+        tcp
+    }
+
     /// The next chunk; `None` at the end, `Err` if the connection broke off.
     pub(crate) async fn chunk(&mut self) -> Result<Option<Vec<u8>>, std::io::Error> {
         let chunk = async {

@@ -55,6 +55,15 @@ impl Server {
         }
     }
 
+    /// A server that takes peers for gone after so much silence.
+    pub(crate) async fn with_silence(silent_for: Duration) -> Self {
+        let limits = ServeLimits {
+            silent_for,
+            ..ServeLimits::default()
+        };
+        Self::with(TestHost::options(), limits).await
+    }
+
     /// A server with one sprite, `s`.
     pub(crate) async fn with_sprite() -> Self {
         let server = Self::start().await;

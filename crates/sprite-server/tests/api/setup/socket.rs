@@ -207,6 +207,14 @@ impl Ws {
         drop(tcp);
     }
 
+    /// Goes as a computer goes that loses its power: whatever comes for it is dropped unseen. Gives back what must
+    /// live on, for the kernel would say goodbye at its end.
+    pub(crate) fn fall_silent(self) -> TcpStream {
+        let tcp = self.io.into_inner();
+        http::fall_silent(&tcp);
+        tcp
+    }
+
     pub(crate) fn into_tcp(self) -> TcpStream {
         self.io.into_inner()
     }
