@@ -49,7 +49,7 @@ fn sprited() -> Command {
 }
 
 impl Server {
-    /// Starts a server; sprites stay awake unless `flags` say otherwise.
+    /// Starts a server of minimal sprites that stay awake, unless `flags` say otherwise.
     pub(crate) fn start(flags: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let mut server = Self {
@@ -96,17 +96,11 @@ impl Server {
             .open(self.log_path())
             .unwrap();
         let mut command = sprited();
-        command.args([
-            "serve",
-            "--image",
-            "minimal",
-            "--driver",
-            "container",
-            "--listen",
-            &self.address,
-        ]);
-        if !self.flags.iter().any(|flag| flag == "--idle-timeout") {
-            command.args(["--idle-timeout", "never"]);
+        command.args(["serve", "--driver", "container", "--listen", &self.address]);
+        for (flag, value) in [("--image", "minimal"), ("--idle-timeout", "never")] {
+            if !self.flags.iter().any(|given| given == flag) {
+                command.args([flag, value]);
+            }
         }
         command
             .args(&self.flags)
