@@ -3,14 +3,19 @@
 //! [`memory`] is the guest's memory, [`arch`] what differs between processor architectures.
 #![warn(missing_docs)]
 
+pub mod api;
 pub mod arch;
 pub mod bus;
+pub mod command;
 pub mod config;
 pub mod console;
+pub mod control;
 pub mod end;
+pub mod failure;
 pub mod log;
 pub mod memory;
 pub mod metrics;
 pub mod power;
 pub mod serial;
+pub mod snapshot;
 pub mod virtio;

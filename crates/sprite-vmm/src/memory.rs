@@ -4,7 +4,8 @@
 //! they are first touched, and what the guest writes stays in this process. So loading costs nothing per GiB,
 //! and the file changes only when a snapshot writes to it.
 //!
-//! A memory file is the guest's memory ranges one after another ([`arch::native::layout::memory_ranges`]).
+//! A memory file is the guest's memory ranges one after another ([`arch::native::layout::memory_ranges`]), and
+//! behind them what a snapshot writes there for itself ([`crate::snapshot`]).
 //!
 //! Which pages a snapshot has to write, the kernel's page table already knows: a page that is present and
 //! not of a file, or swapped, was written by the guest or a device since boot or load ([`visit_own_pages`]).
@@ -34,7 +35,7 @@ pub enum MemoryError {
         /// What was asked for.
         bytes: u64,
     },
-    /// The memory file is not of the guest's size.
+    /// The memory file is too short for the guest.
     #[error("map a memory file of {found} bytes for a guest of {expected} bytes")]
     FileSize {
         /// The guest's memory.
@@ -67,13 +68,14 @@ pub fn anonymous(bytes: u64) -> Result<GuestMemory, MemoryError> {
     map(bytes, None)
 }
 
-/// Maps a memory file for a guest that is loaded. Nothing that the guest writes reaches the file.
+/// Maps a memory file for a guest that is loaded. Nothing that the guest writes reaches the file, and what the
+/// file has behind the guest's memory is not mapped.
 ///
 /// # Errors
-/// [`MemoryError`]: the file is not exactly of the guest's size, or no address space.
+/// [`MemoryError`]: the file is shorter than the guest's memory, or no address space.
 pub fn from_file(file: File, bytes: u64) -> Result<GuestMemory, MemoryError> {
     let found = file.metadata().map_err(MemoryError::FileMetadata)?.len();
-    if found != bytes {
+    if found < bytes {
         return Err(MemoryError::FileSize {
             expected: bytes,
             found,
@@ -243,13 +245,17 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_another_size_is_refused() {
-        for pages in [1, 3] {
-            assert!(matches!(
-                from_file(file_of(pages), 2 * PAGE_SIZE),
-                Err(MemoryError::FileSize { .. })
-            ));
-        }
+    fn a_file_that_is_too_short_is_refused() {
+        assert!(matches!(
+            from_file(file_of(1), 2 * PAGE_SIZE),
+            Err(MemoryError::FileSize { .. })
+        ));
+    }
+
+    #[test]
+    fn what_a_file_has_behind_the_memory_is_not_the_guests() {
+        let memory = from_file(file_of(3), 2 * PAGE_SIZE).expect("memory");
+        assert_eq!(size(&memory), 2 * PAGE_SIZE);
     }
 
     #[test]

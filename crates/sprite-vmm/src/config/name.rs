@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +45,14 @@ impl TryFrom<String> for DeviceId {
     }
 }
 
+impl FromStr for DeviceId {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<DeviceId, ConfigError> {
+        DeviceId::try_from(text.to_owned())
+    }
+}
+
 impl From<DeviceId> for String {
     fn from(id: DeviceId) -> String {
         id.0
@@ -83,6 +92,14 @@ impl TryFrom<String> for InterfaceName {
             });
         }
         Ok(InterfaceName(name))
+    }
+}
+
+impl FromStr for InterfaceName {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<InterfaceName, ConfigError> {
+        InterfaceName::try_from(text.to_owned())
     }
 }
 
@@ -133,6 +150,14 @@ impl TryFrom<String> for MacAddress {
             None => Ok(MacAddress(bytes)),
             Some(_) => Err(wrong),
         }
+    }
+}
+
+impl FromStr for MacAddress {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<MacAddress, ConfigError> {
+        MacAddress::try_from(text.to_owned())
     }
 }
 
