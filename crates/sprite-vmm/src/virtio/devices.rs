@@ -44,6 +44,16 @@ impl Devices {
         }
     }
 
+    /// Brings all that the guest has written to its disks onto their media. While paused.
+    ///
+    /// # Errors
+    /// A disk could not be flushed.
+    pub fn sync(&self) -> io::Result<()> {
+        self.transports
+            .iter()
+            .try_for_each(|transport| transport.sync())
+    }
+
     /// Goes on, before the vCPUs do.
     pub fn resume(&self) {
         for transport in &self.transports {

@@ -28,6 +28,7 @@ mod state;
 mod thread;
 mod transport;
 
+pub mod block;
 pub mod rng;
 
 #[cfg(test)]
@@ -47,8 +48,9 @@ pub use chain::{Buffers, Chain, ChainError};
 pub use devices::Devices;
 pub use event_loop::{EventLoop, SharedDevice};
 pub use interrupt::Interrupt;
-pub use queue::{BrokenQueue, VirtQueue};
+pub use queue::{BrokenQueue, Taken, VirtQueue};
 pub use state::{DeviceState, QueuePosition, RestoreError, TransportState};
+pub(crate) use thread::spawn;
 pub use thread::{ThreadKind, ThreadSetup, unrestricted};
 pub use transport::{MMIO_SIZE, MmioTransport, NOTIFY_OFFSET};
 
@@ -169,6 +171,14 @@ pub trait VirtioDevice: Send {
     /// Goes on. The transport writes every queue's event after this call.
     fn resume(&mut self) {}
 
+    /// Brings what the guest was told is written onto its medium. While paused.
+    ///
+    /// # Errors
+    /// It could not be brought there.
+    fn sync(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+
     /// Where each queue stands; nothing when inactive. While paused.
     fn queues(&self) -> Option<Vec<QueuePosition>>;
 
@@ -206,4 +216,17 @@ pub(crate) fn new_event() -> std::io::Result<EventFd> {
 /// As many new events as there are queues.
 pub(crate) fn new_events(queues: &[u16]) -> std::io::Result<Vec<EventFd>> {
     queues.iter().map(|_| new_event()).collect()
+}
+
+/// Copies out of a configuration space of fixed bytes; zeroes behind its end.
+pub(crate) fn read_bytes(config: &[u8], offset: u64, data: &mut [u8]) {
+    data.fill(0);
+    let Some(rest) = usize::try_from(offset)
+        .ok()
+        .and_then(|offset| config.get(offset..))
+    else {
+        return;
+    };
+    let len = rest.len().min(data.len());
+    data[..len].copy_from_slice(&rest[..len]);
 }

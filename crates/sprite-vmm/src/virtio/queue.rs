@@ -72,11 +72,11 @@ impl VirtQueue {
         self.queue.state().into()
     }
 
-    /// Takes the next chain that the guest offers, by its first descriptor.
+    /// Takes the next chain that the guest offers.
     ///
     /// # Errors
     /// The ring is broken.
-    pub fn pop_head(&mut self) -> Result<Option<u16>, BrokenQueue> {
+    pub fn take(&mut self) -> Result<Option<Taken>, BrokenQueue> {
         if !self.queue.ready() {
             return Ok(None);
         }
@@ -84,25 +84,29 @@ impl VirtQueue {
             .queue
             .iter(self.memory.as_ref())
             .map_err(BrokenQueue::Ring)?;
-        Ok(heads.next().map(|chain| chain.head_index()))
+        let head = heads.next().map(|chain| chain.head_index());
+        Ok(head.map(|head| self.taken(head)))
     }
 
-    /// The buffers of a chain that was taken. `memory` is the queue's own, see [`VirtQueue::memory`].
-    ///
-    /// # Errors
-    /// The chain breaks the rules.
-    pub fn chain<'m>(&self, memory: &'m GuestMemory, head: u16) -> Result<Chain<'m>, BrokenQueue> {
-        walk(memory, self.queue.desc_table(), self.queue.size(), head)
-            .map_err(|source| BrokenQueue::Chain { head, source })
+    /// A chain that was taken and not returned, by its first descriptor.
+    #[must_use]
+    pub fn taken(&self, head: u16) -> Taken {
+        Taken {
+            memory: Arc::clone(&self.memory),
+            table: self.queue.desc_table(),
+            size: self.queue.size(),
+            head,
+        }
     }
 
-    /// Takes the next chain that the guest offers.
+    /// Takes the next chain that the guest offers, with its buffers in `memory`: the queue's own, see
+    /// [`VirtQueue::memory`].
     ///
     /// # Errors
     /// The ring or the chain is broken.
     pub fn pop<'m>(&mut self, memory: &'m GuestMemory) -> Result<Option<Chain<'m>>, BrokenQueue> {
-        match self.pop_head()? {
-            Some(head) => self.chain(memory, head).map(Some),
+        match self.take()? {
+            Some(taken) => taken.chain_in(memory).map(Some),
             None => Ok(None),
         }
     }
@@ -144,5 +148,36 @@ impl VirtQueue {
         self.queue
             .enable_notification(self.memory.as_ref())
             .map_err(BrokenQueue::Ring)
+    }
+}
+
+/// A chain that was taken from a queue; its buffers can be used without the queue.
+pub struct Taken {
+    memory: Arc<GuestMemory>,
+    table: u64,
+    size: u16,
+    head: u16,
+}
+
+impl Taken {
+    /// The first descriptor, by which the chain is returned.
+    #[must_use]
+    pub fn head(&self) -> u16 {
+        self.head
+    }
+
+    /// The buffers.
+    ///
+    /// # Errors
+    /// The chain breaks the rules.
+    pub fn chain(&self) -> Result<Chain<'_>, BrokenQueue> {
+        self.chain_in(&self.memory)
+    }
+
+    fn chain_in<'m>(&self, memory: &'m GuestMemory) -> Result<Chain<'m>, BrokenQueue> {
+        walk(memory, self.table, self.size, self.head).map_err(|source| BrokenQueue::Chain {
+            head: self.head,
+            source,
+        })
     }
 }

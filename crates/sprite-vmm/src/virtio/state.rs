@@ -5,6 +5,7 @@ use thiserror::Error;
 use virtio_queue::QueueState;
 
 use super::DeviceKind;
+use super::block::BlockState;
 
 /// Registers, negotiation and queues of one transport, and the device behind it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +39,8 @@ pub struct TransportState {
 pub enum DeviceState {
     /// A source of randomness keeps nothing.
     Entropy,
+    /// A disk.
+    Block(BlockState),
 }
 
 impl DeviceState {
@@ -46,6 +49,7 @@ impl DeviceState {
     pub fn kind(&self) -> DeviceKind {
         match self {
             Self::Entropy => DeviceKind::Entropy,
+            Self::Block(_) => DeviceKind::Block,
         }
     }
 }
@@ -129,6 +133,14 @@ pub enum RestoreError {
         expected: usize,
         /// Queues saved.
         found: usize,
+    },
+    /// The disk has another size.
+    #[error("restore a disk of {found} sectors where one of {expected} is")]
+    Disk {
+        /// Sectors of the disk that is there.
+        expected: u64,
+        /// Sectors of the disk that was saved.
+        found: u64,
     },
     /// A queue does not lie in the memory.
     #[error("restore queue {index}")]

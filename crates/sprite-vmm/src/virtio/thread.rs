@@ -8,6 +8,8 @@ use std::thread::{Builder, JoinHandle};
 /// What a thread does, and so what it may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ThreadKind {
+    /// A vCPU.
+    Vcpu,
     /// The event loop of all devices that never block.
     EventLoop,
     /// A disk's worker.

@@ -343,6 +343,10 @@ impl MmioTransport {
         self.lock_device().pause();
     }
 
+    pub(super) fn sync(&self) -> std::io::Result<()> {
+        self.lock_device().sync()
+    }
+
     /// The device goes on; an interrupt that the guest has not seen is raised again.
     pub(super) fn resume(&self) {
         self.lock_device().resume();

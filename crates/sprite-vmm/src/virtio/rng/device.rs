@@ -96,14 +96,12 @@ impl VirtioDevice for Rng {
     }
 
     fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
-        match state.kind() {
-            DeviceKind::Entropy => Ok(()),
-            found @ (DeviceKind::Net | DeviceKind::Block | DeviceKind::Vsock) => {
-                Err(RestoreError::Kind {
-                    expected: DeviceKind::Entropy,
-                    found,
-                })
-            }
+        match state {
+            DeviceState::Entropy => Ok(()),
+            other @ DeviceState::Block(_) => Err(RestoreError::Kind {
+                expected: DeviceKind::Entropy,
+                found: other.kind(),
+            }),
         }
     }
 }
