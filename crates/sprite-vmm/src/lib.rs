@@ -18,4 +18,6 @@ pub mod metrics;
 pub mod power;
 pub mod serial;
 pub mod snapshot;
+pub mod vcpu;
 pub mod virtio;
+pub mod vm;

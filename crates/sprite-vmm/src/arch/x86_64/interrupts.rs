@@ -2,8 +2,14 @@
 //!
 //! KVM keeps the controllers (two PICs, an I/O APIC, the local APICs) and the timer. Lines are the I/O APIC's
 //! inputs; a device raises its line by an event descriptor that KVM listens to.
+//!
+//! The PICs have no inputs. Nobody programs them, for reduced hardware has none; but the first CPU begins with
+//! an ear for them, and would take a device's line for one of its own exceptions.
 
-use kvm_bindings::kvm_pit_config;
+use kvm_bindings::{
+    KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQCHIP_IOAPIC, KvmIrqRouting, kvm_irq_routing_entry,
+    kvm_irq_routing_irqchip, kvm_pit_config,
+};
 use kvm_ioctls::VmFd;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -29,6 +35,9 @@ pub enum InterruptError {
     /// The controllers.
     #[error("create the interrupt controllers")]
     Controllers(#[source] kvm_ioctls::Error),
+    /// The lines.
+    #[error("lead the interrupt lines to the I/O APIC")]
+    Lines(#[source] kvm_ioctls::Error),
     /// The timer.
     #[error("create the interval timer")]
     Timer(#[source] kvm_ioctls::Error),
@@ -61,12 +70,33 @@ pub fn create_controllers(vm: &VmFd) -> Result<(), InterruptError> {
         .map_err(InterruptError::Pages)?;
     vm.set_tss_address(KVM_TSS).map_err(InterruptError::Pages)?;
     vm.create_irq_chip().map_err(InterruptError::Controllers)?;
+    vm.set_gsi_routing(&routing())
+        .map_err(InterruptError::Lines)?;
     let timer = kvm_pit_config {
         // The port of the PC's loudspeaker belongs to the timer; without this an access to it would exit.
         flags: kvm_bindings::KVM_PIT_SPEAKER_DUMMY,
         ..kvm_pit_config::default()
     };
     vm.create_pit2(timer).map_err(InterruptError::Timer)
+}
+
+/// Every line to the input of the I/O APIC with its number.
+fn routing() -> KvmIrqRouting {
+    let entries: Vec<kvm_irq_routing_entry> = (0..=LAST_LINE)
+        .map(|line| {
+            let mut entry = kvm_irq_routing_entry {
+                gsi: line,
+                type_: KVM_IRQ_ROUTING_IRQCHIP,
+                ..kvm_irq_routing_entry::default()
+            };
+            entry.u.irqchip = kvm_irq_routing_irqchip {
+                irqchip: KVM_IRQCHIP_IOAPIC,
+                pin: line,
+            };
+            entry
+        })
+        .collect();
+    KvmIrqRouting::from_entries(&entries).expect("a few entries")
 }
 
 /// An event descriptor: each write is one edge on `line`.

@@ -1,0 +1,188 @@
+//! A machine that goes on where a saved one was.
+
+use std::io;
+use std::sync::Arc;
+
+use kvm_bindings::CpuId;
+use vm_memory::Bytes;
+
+use super::assemble::{AssembleError, create_vcpu, create_vm, open_console, open_kvm, port_bus};
+use super::boot::start;
+use super::devices::{self, DeviceError};
+use super::{Vm, VmState};
+use crate::arch::native::cpuid::{self, CpuidError, Misfit};
+use crate::arch::native::interrupts::{self, EVENT_LINE};
+use crate::arch::native::layout::GENERATION_ID;
+use crate::arch::native::msr::{self, MsrError};
+use crate::arch::native::state::{self, StateError};
+use crate::config::VmConfig;
+use crate::end::EndSignal;
+use crate::memory::GuestMemory;
+use crate::serial::{self, Serial, SerialError};
+use crate::vcpu::Vcpu;
+use crate::virtio::{Devices, RestoreError, ThreadSetup};
+
+/// A machine was not loaded. Nothing of it is left.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// What every machine needs.
+    #[error(transparent)]
+    Assemble(#[from] AssembleError),
+    /// Its devices.
+    #[error(transparent)]
+    Devices(#[from] DeviceError),
+    /// What CPUs are here.
+    #[error(transparent)]
+    Cpuid(#[from] CpuidError),
+    /// Which registers are here.
+    #[error(transparent)]
+    Msrs(#[from] MsrError),
+    /// The guest cannot run on this host.
+    #[error(transparent)]
+    Misfit(#[from] Misfit),
+    /// Configuration and state are of two machines.
+    #[error("load {saved} {what} into a machine of {configured}")]
+    Count {
+        /// Of what.
+        what: &'static str,
+        /// In the state.
+        saved: usize,
+        /// In the configuration.
+        configured: usize,
+    },
+    /// A vCPU.
+    #[error("load vCPU {vcpu}")]
+    Vcpu {
+        /// Which.
+        vcpu: u8,
+        /// What failed.
+        #[source]
+        source: StateError,
+    },
+    /// The hardware that KVM keeps.
+    #[error(transparent)]
+    Platform(#[from] StateError),
+    /// The serial port.
+    #[error(transparent)]
+    Serial(#[from] SerialError),
+    /// A virtio device.
+    #[error("load device {number}")]
+    Device {
+        /// Counted from 0.
+        number: usize,
+        /// What does not fit.
+        #[source]
+        source: RestoreError,
+    },
+    /// There is no randomness for a generation id.
+    #[error("make a generation id")]
+    GenerationId(#[source] io::Error),
+    /// It cannot be written where the guest looks for it.
+    #[error("write the generation id")]
+    WriteGenerationId(#[source] vm_memory::GuestMemoryError),
+    /// The guest cannot be told.
+    #[error("tell the guest of its generation id")]
+    TellGenerationId(#[source] io::Error),
+}
+
+impl Vm {
+    /// Makes a machine that stands where `state` was saved, over `memory`. It is paused.
+    ///
+    /// # Errors
+    /// [`LoadError`]; nothing of the machine is left then.
+    pub fn load(
+        config: &VmConfig,
+        state: &VmState,
+        memory: GuestMemory,
+        setup: &ThreadSetup,
+    ) -> Result<Vm, LoadError> {
+        let count = config.machine_config.vcpu_count.get();
+        same_count("vCPUs", state.vcpus.len(), usize::from(count))?;
+        let kvm = open_kvm()?;
+        let here = cpuid::common(&kvm, &config.cpu_config)?;
+        for saved in &state.vcpus {
+            cpuid::fits(&saved.cpuid, &here)?;
+        }
+        let memory = Arc::new(memory);
+        let fd = create_vm(&kvm, &memory)?;
+        let end = Arc::new(EndSignal::new().map_err(AssembleError::EndEvent)?);
+        let console = open_console(&config.serial)?;
+        let line = interrupts::line(&fd, serial::INTERRUPT).map_err(AssembleError::from)?;
+        let assembled = devices::assemble(config, &fd, &memory, setup)?;
+        same_count("devices", state.devices.len(), assembled.transports.len())?;
+
+        let msrs: Arc<[u32]> = msr::saved(&kvm)?.into();
+        let mut ready = Vec::with_capacity(state.vcpus.len());
+        for (id, saved) in (0..count).zip(&state.vcpus) {
+            let vcpu = create_vcpu(&fd, id)?;
+            state::restore_cpu(&kvm, &vcpu, saved)
+                .map_err(|source| LoadError::Vcpu { vcpu: id, source })?;
+            ready.push((id, vcpu, saved));
+        }
+        state::restore_platform(&fd, &state.platform)?;
+        // After the interrupt controllers: a line may be raised at once.
+        let serial = Arc::new(Serial::restore(state.serial.clone(), line, console)?);
+        for (number, (transport, saved)) in
+            assembled.transports.iter().zip(&state.devices).enumerate()
+        {
+            transport
+                .restore(saved)
+                .map_err(|source| LoadError::Device { number, source })?;
+        }
+        renew_generation_id(&memory, &fd)?;
+
+        let ports = Arc::new(port_bus(&serial, &end)?);
+        let registers = Arc::new(assembled.bus);
+        let mut vcpus = Vec::with_capacity(ready.len());
+        for (id, vcpu, saved) in ready {
+            let vcpu = Vcpu {
+                id,
+                fd: vcpu,
+                cpuid: CpuId::from_entries(&saved.cpuid)
+                    .expect("as many entries as were restored just now"),
+                msrs: Arc::clone(&msrs),
+                memory_bus: Arc::clone(&registers),
+                port_bus: Arc::clone(&ports),
+                end: Arc::clone(&end),
+            };
+            vcpus.push(start(vcpu, setup)?);
+        }
+        Ok(Vm {
+            vcpus,
+            devices: Devices::start(assembled.transports, setup).map_err(DeviceError::Start)?,
+            serial,
+            counts: assembled.counts,
+            fd,
+            memory,
+            end,
+        })
+    }
+}
+
+fn same_count(what: &'static str, saved: usize, configured: usize) -> Result<(), LoadError> {
+    if saved == configured {
+        Ok(())
+    } else {
+        Err(LoadError::Count {
+            what,
+            saved,
+            configured,
+        })
+    }
+}
+
+/// Gives the guest a new generation id and raises the line that tells it so.
+fn renew_generation_id(memory: &GuestMemory, fd: &kvm_ioctls::VmFd) -> Result<(), LoadError> {
+    let mut id = [0_u8; 16];
+    let got = rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty())
+        .map_err(|error| LoadError::GenerationId(error.into()))?;
+    if got != id.len() {
+        let short = io::Error::from(io::ErrorKind::UnexpectedEof);
+        return Err(LoadError::GenerationId(short));
+    }
+    memory
+        .write_slice(&id, GENERATION_ID)
+        .map_err(LoadError::WriteGenerationId)?;
+    let line = interrupts::line(fd, EVENT_LINE).map_err(AssembleError::from)?;
+    line.write(1).map_err(LoadError::TellGenerationId)
+}
