@@ -8,12 +8,14 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::mpsc;
 
-use sprite_agent_api::link::{Acceptor, Limits, Stream};
+use sprite_agent_api::guest::{AGENT_PORT, READY_PORT};
+use sprite_agent_api::link::{Acceptor, BoxedTransport, Limits, Stream};
 use sprite_agent_api::message::EnvironmentSpec;
 use sprite_agent_api::wire;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Mutex, oneshot};
 
+use crate::end;
 use crate::launch::{FIRST_CGROUP_FD, LISTENER_FD, RANGE_FD};
 use crate::log::say;
 use crate::operation;
@@ -22,9 +24,12 @@ use crate::sessions::Sessions;
 use crate::spawn::{self, SpawnReply, SpawnRequest};
 use crate::step::{Step, StepError};
 use crate::sys;
+use crate::vsock;
+use crate::walls::Walls;
 
 /// One agent.
 pub(crate) struct Agent {
+    pub(crate) walls: Walls,
     spawner: Spawner,
     /// What the environment was built of, once it is.
     environment: Mutex<Option<Environment>>,
@@ -38,25 +43,34 @@ pub(crate) struct Environment {
     first: Arc<AsyncFd<OwnedFd>>,
 }
 
+/// Where the host's connections come in.
+enum Listener {
+    Unix(tokio::net::UnixListener),
+    Vsock(vsock::Listener),
+}
+
 /// Serves until the machine ends.
 pub(crate) fn main() -> Result<(), StepError> {
-    let cgroups = spawn::argument(spawn::CGROUPS_ARG);
-    let memory_mib = spawn::argument(spawn::MEMORY_ARG);
+    let walls = Walls::of_arguments()
+        .ok_or(io::ErrorKind::InvalidInput)
+        .step("read the arguments")?;
+    let Err(failure) = serve(walls);
+    say(failure);
+    end::machine(walls, 1)
+}
+
+fn serve(walls: Walls) -> Result<std::convert::Infallible, StepError> {
     // SAFETY: takes numbers, no memory.
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
-    let spawner = Spawner::start(cgroups, memory_mib)?;
-    // SAFETY: the launcher left it open for us, and nothing else in this process owns it.
-    let listener = unsafe { UnixListener::from_raw_fd(LISTENER_FD) };
-    listener
-        .set_nonblocking(true)
-        .step("prepare the listener")?;
+    let spawner = Spawner::start(walls)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .step("start the runtime")?;
     runtime.block_on(async {
-        let listener = tokio::net::UnixListener::from_std(listener).step("listen")?;
+        let listener = Listener::open(walls).step("listen")?;
         let agent = Arc::new(Agent {
+            walls,
             spawner,
             environment: Mutex::new(None),
             sessions: Sessions::new(),
@@ -65,11 +79,38 @@ pub(crate) fn main() -> Result<(), StepError> {
             tokio::spawn(operation::perform(agent.clone(), stream));
         });
         loop {
-            let (transport, _) = listener.accept().await.step("accept a connection")?;
+            let transport = listener.accept().await.step("accept a connection")?;
             let acceptor = acceptor.clone();
-            tokio::spawn(async move { acceptor.serve(Box::new(transport)).await });
+            tokio::spawn(async move { acceptor.serve(transport).await });
         }
     })
+}
+
+impl Listener {
+    /// Must be called within the runtime.
+    fn open(walls: Walls) -> io::Result<Self> {
+        match walls {
+            Walls::Container { .. } => {
+                // SAFETY: the launcher left it open for us, and nothing else in this process owns it.
+                let listener = unsafe { UnixListener::from_raw_fd(LISTENER_FD) };
+                listener.set_nonblocking(true)?;
+                Ok(Self::Unix(tokio::net::UnixListener::from_std(listener)?))
+            }
+            Walls::Guest => {
+                let listener = vsock::Listener::bind(AGENT_PORT)?;
+                say(format_args!("ready on port {AGENT_PORT}"));
+                tokio::spawn(vsock::ring(READY_PORT));
+                Ok(Self::Vsock(listener))
+            }
+        }
+    }
+
+    async fn accept(&self) -> io::Result<BoxedTransport> {
+        match self {
+            Self::Unix(listener) => Ok(Box::new(listener.accept().await?.0)),
+            Self::Vsock(listener) => Ok(Box::new(listener.accept().await?)),
+        }
+    }
 }
 
 impl Agent {
@@ -95,7 +136,7 @@ impl Agent {
             let said = String::from_utf8_lossy(&said).into_owned();
             return Err(io::Error::other(said)).step("build the environment");
         }
-        tokio::spawn(end_with(first.clone()));
+        tokio::spawn(end_with(self.walls, first.clone()));
         *environment = Some(Environment { spec, first });
         Ok(())
     }
@@ -132,10 +173,10 @@ impl Agent {
 }
 
 /// The environment's first process ends only when the kernel or the host wants it to; then so does the machine.
-async fn end_with(first: Arc<AsyncFd<OwnedFd>>) {
+async fn end_with(walls: Walls, first: Arc<AsyncFd<OwnedFd>>) {
     if first.readable().await.is_ok() && !operation::shutting_down() {
         say("the environment's first process ended");
-        std::process::exit(1);
+        end::machine(walls, 1);
     }
 }
 
@@ -151,7 +192,7 @@ struct Spawner {
 }
 
 impl Spawner {
-    fn start(cgroups: i32, memory_mib: i32) -> Result<Self, StepError> {
+    fn start(walls: Walls) -> Result<Self, StepError> {
         let (ours, theirs) = UnixStream::pair().step("make a socket pair")?;
         let socket = theirs.as_raw_fd();
         let mut command = Command::new("/agent");
@@ -159,7 +200,7 @@ impl Spawner {
         command
             .arg0("sprite-init")
             .arg("spawn")
-            .args([cgroups, memory_mib].map(|n| n.to_string()));
+            .args(walls.to_arguments());
         // SAFETY: between fork and exec only dup2 is called, on a descriptor that is open there.
         unsafe {
             command.pre_exec(move || match libc::dup2(socket, spawn::SOCKET_FD) {
@@ -167,21 +208,14 @@ impl Spawner {
                 _ => Ok(()),
             });
         }
-        for fd in [LISTENER_FD, RANGE_FD] {
-            // SAFETY: the launcher left both open, and they stay open.
-            let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-            rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC).step("keep descriptors")?;
-        }
+        keep_descriptors(walls)?;
         command.env_clear().spawn().step("start the spawner")?;
-        for fd in FIRST_CGROUP_FD..FIRST_CGROUP_FD + cgroups {
-            // SAFETY: the launcher left it open for the spawner, which has its own copy now.
-            drop(unsafe { OwnedFd::from_raw_fd(fd) });
-        }
+        close_cgroups(walls);
         let (jobs, queue) = mpsc::channel::<Job>();
         std::thread::Builder::new()
             .name("spawner".to_owned())
             .stack_size(64 << 10)
-            .spawn(move || ask(&ours, &queue))
+            .spawn(move || ask(walls, &ours, &queue))
             .step("start the spawner's thread")?;
         Ok(Self { jobs })
     }
@@ -204,7 +238,33 @@ impl Spawner {
     }
 }
 
-fn ask(socket: &UnixStream, jobs: &mpsc::Receiver<Job>) {
+/// What the launcher left open for this process is not for the spawner.
+fn keep_descriptors(walls: Walls) -> Result<(), StepError> {
+    let kept: &[i32] = match walls {
+        Walls::Container { .. } => &[LISTENER_FD, RANGE_FD],
+        Walls::Guest => &[],
+    };
+    for &fd in kept {
+        // SAFETY: the launcher left it open, and it stays open.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC).step("keep descriptors")?;
+    }
+    Ok(())
+}
+
+/// What the launcher left open for the spawner, which has its own copy now, is not for this process.
+fn close_cgroups(walls: Walls) {
+    let cgroups = match walls {
+        Walls::Container { cgroups, .. } => cgroups,
+        Walls::Guest => 0,
+    };
+    for fd in FIRST_CGROUP_FD..FIRST_CGROUP_FD + cgroups {
+        // SAFETY: the launcher left it open, and nothing in this process owns it.
+        drop(unsafe { OwnedFd::from_raw_fd(fd) });
+    }
+}
+
+fn ask(walls: Walls, socket: &UnixStream, jobs: &mpsc::Receiver<Job>) {
     for (request, fds, reply) in jobs {
         let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
         let answer = wire::send(socket, &request, &borrowed)
@@ -216,7 +276,7 @@ fn ask(socket: &UnixStream, jobs: &mpsc::Receiver<Job>) {
         if let Err(error) = &answer {
             // Without a spawner nothing can be started any more: the machine ends, and is started anew.
             say(format_args!("lost the spawner: {error}"));
-            std::process::exit(1);
+            end::machine(walls, 1);
         }
         // Who asked may have gone; what was forked is then cleaned up by its session's own end.
         let _ = reply.send(answer);

@@ -6,7 +6,6 @@
 //! user namespace, in which the program is executed anew: from there on it holds no descriptor and no
 //! privilege of the host.
 
-use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -17,13 +16,16 @@ use rustix::fs::{CWD, FlockOperation, Mode};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
 };
+use serde::de::DeserializeOwned;
 use sprite_agent_api::launch::{ENVIRONMENT_IDS, LaunchReport, LaunchSpec};
 use sprite_agent_api::wire;
 
 use crate::confine;
+use crate::environment::Memory;
 use crate::loop_device;
 use crate::step::{Step, StepError};
 use crate::sys::{self, Fork, Parent};
+use crate::walls::{self, Walls};
 
 /// The launcher ends itself after this: it must not hang on a disk that another machine does not let go.
 const DEADLINE_SECONDS: u32 = 60;
@@ -39,8 +41,21 @@ pub(crate) const LISTENER_FD: i32 = 100;
 /// An open file whose lock marks the range of user ids as taken; the agent only keeps it open.
 pub(crate) const RANGE_FD: i32 = 101;
 
-/// Reads the spec, builds the machine, reports, and waits until the driver has seen the report.
+/// Builds the machine that the driver asks for, and becomes its agent.
 pub(crate) fn main() -> Result<(), StepError> {
+    answer(|spec: LaunchSpec, fds| {
+        let [listener, range] = take(fds)?;
+        place(&listener, LISTENER_FD)?;
+        place(&range, RANGE_FD)?;
+        drop((listener, range));
+        launch(&spec)
+    })
+}
+
+/// Reads the spec, builds what it says, reports, and waits until the driver has seen the report.
+pub(crate) fn answer<S: DeserializeOwned>(
+    build: impl FnOnce(S, Vec<OwnedFd>) -> Result<i32, StepError>,
+) -> Result<(), StepError> {
     // SAFETY: takes a number; the default action of the signal is the wanted one.
     unsafe { libc::alarm(DEADLINE_SECONDS) };
     // SAFETY: the driver gave us a socket as stdin; the number stays open over the call.
@@ -59,7 +74,10 @@ pub(crate) fn main() -> Result<(), StepError> {
     drop(null);
     // Whatever else the server was started with is not for a machine.
     close_all_but(&socket)?;
-    let built = receive_spec(&socket).and_then(|spec| launch(&spec));
+    let received = wire::receive(&socket)
+        .and_then(|got| got.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof)))
+        .step("read the spec");
+    let built = received.and_then(|(spec, fds)| build(spec, fds));
     let report = match &built {
         Ok(pid) => LaunchReport::Started {
             pid: pid.cast_unsigned(),
@@ -70,22 +88,16 @@ pub(crate) fn main() -> Result<(), StepError> {
         },
     };
     wire::send(&socket, &report, &[]).step("report to the driver")?;
-    // Until the driver closes its end, the agent's process id cannot be used again: it is our child.
+    // Until the driver closes its end, the process id cannot be used again: it is our child.
     let _ = (&socket).read(&mut [0]);
     built.map(|_| ())
 }
 
-fn receive_spec(socket: &UnixStream) -> Result<LaunchSpec, StepError> {
-    let got = wire::receive(socket).step("read the spec")?;
-    let (spec, fds) = got
-        .ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))
-        .step("read the spec")?;
-    let [listener, range] = <[OwnedFd; 2]>::try_from(fds)
+/// The descriptors that came with a spec.
+pub(crate) fn take<const COUNT: usize>(fds: Vec<OwnedFd>) -> Result<[OwnedFd; COUNT], StepError> {
+    <[OwnedFd; COUNT]>::try_from(fds)
         .map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
-        .step("take descriptors")?;
-    place(&listener, LISTENER_FD)?;
-    place(&range, RANGE_FD)?;
-    Ok(spec)
+        .step("take descriptors")
 }
 
 /// Closes every descriptor but the standard ones and `kept`.
@@ -100,8 +112,8 @@ fn close_all_but(kept: impl AsFd) -> Result<(), StepError> {
     Ok(())
 }
 
-/// Puts a copy of a descriptor at a number, from where the agent inherits it.
-fn place(fd: impl AsFd, number: i32) -> Result<(), StepError> {
+/// Puts a copy of a descriptor at a number, from where the next program inherits it.
+pub(crate) fn place(fd: impl AsFd, number: i32) -> Result<(), StepError> {
     // SAFETY: takes numbers. Apart from stdin, they are above all that this process ever opens by itself.
     let done = unsafe { libc::dup2(fd.as_fd().as_raw_fd(), number) };
     if done < 0 {
@@ -182,7 +194,7 @@ fn mount_disk(image: &Path, id_base: u32) -> Result<OwnedFd, StepError> {
 }
 
 /// A user namespace that exists only as the mapping for an id-mapped mount: 0… on disk is `id_base`… outside.
-fn mapping_namespace(id_base: u32) -> Result<OwnedFd, StepError> {
+pub(crate) fn mapping_namespace(id_base: u32) -> Result<OwnedFd, StepError> {
     let (wait, go) = io::pipe().step("make a pipe")?;
     // SAFETY: the launcher has one thread.
     match unsafe { sys::fork(libc::CLONE_NEWUSER, Parent::Caller) }.step("fork the id mapping")? {
@@ -212,11 +224,15 @@ pub(crate) fn write_maps(pid: i32, map: &str) -> io::Result<()> {
     fs::write(format!("/proc/{pid}/gid_map"), map)
 }
 
-/// A mount of a pseudo file system.
+/// A mount of a pseudo file system. An option without a value is a flag.
 pub(crate) fn pseudo(kind: &str, options: &[(&str, &str)], attributes: u64) -> io::Result<OwnedFd> {
     let fs = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
     for (key, value) in options {
-        rustix::mount::fsconfig_set_string(fs.as_fd(), *key, *value)?;
+        if value.is_empty() {
+            rustix::mount::fsconfig_set_flag(fs.as_fd(), *key)?;
+        } else {
+            rustix::mount::fsconfig_set_string(fs.as_fd(), *key, *value)?;
+        }
     }
     rustix::mount::fsconfig_create(fs.as_fd())?;
     let attributes = u32::try_from(attributes).expect("mount attributes are the low bits");
@@ -354,17 +370,14 @@ fn become_agent(
     attach(&pts, Path::new("/dev/pts")).step("attach terminals")?;
     raise_open_files();
     confine::confine_agent().step("confine the agent")?;
-    let number = |n: String| CString::new(n).expect("a number has no zero byte");
-    let cgroups = number(spec.environment_cgroups.len().to_string());
-    let memory_mib = number(spec.memory_mib.to_string());
-    let argv = [c"sprite-agent", c"run", &cgroups, &memory_mib];
-    let error = sys::exec(c"/agent", &argv, &[]);
-    Err(error).step("execute the agent")
+    let cgroups = i32::try_from(spec.environment_cgroups.len()).expect("hierarchies are few");
+    let memory = Memory::of_mib(spec.memory_mib.cast_signed());
+    Err(walls::execute_run(Walls::Container { cgroups, memory })).step("execute the agent")
 }
 
 /// Descriptors are bounded by the agent's own limits on streams and sessions, not by a low default; what runs
 /// in the environment gets the usual soft limit again.
-fn raise_open_files() {
+pub(crate) fn raise_open_files() {
     let limit = libc::rlimit {
         rlim_cur: 1 << 16,
         rlim_max: 1 << 20,

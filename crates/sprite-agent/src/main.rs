@@ -1,27 +1,32 @@
 //! The agent of a machine.
 //!
-//! One program, several roles, chosen by its first argument:
+//! One program, several roles, chosen by its first argument, or by its name where the kernel starts it:
 //!
 //! | role | runs as | does |
 //! |---|---|---|
 //! | `launch` | root of the host (container driver) | builds the machine's walls, then becomes `run` inside them |
+//! | `/init` | the first process of a guest (microvm driver) | builds the guest, then becomes `run` |
 //! | `run` | root of the machine | accepts the host's streams, keeps sessions and their output |
 //! | `spawn` | root of the machine, in the environment's cgroups | builds the environment, starts its processes |
+//! | `modprobe` | root of a guest | loads the module that the kernel asks for |
 //!
 //! The environment's own first process and every session's process are forks of `spawn`. None of the roles
-//! can be seen from inside the environment: they live in a process namespace above it, and in a user
-//! namespace whose ids the environment cannot name.
+//! can be seen from inside the environment: they live in a process namespace above it, and in a container also in
+//! a user namespace whose ids the environment cannot name.
 
 mod agent;
 mod confine;
+mod end;
 mod environment;
 mod filter;
 mod identity;
+mod init;
 mod journal;
 mod kill;
 mod launch;
 mod log;
 mod loop_device;
+mod modules;
 mod operation;
 mod passwd;
 mod process;
@@ -31,20 +36,25 @@ mod spawn;
 mod step;
 mod sys;
 mod terminal;
+mod vsock;
+mod walls;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let role = std::env::args().nth(1);
-    let ended = match role.as_deref() {
-        Some("launch") => launch::main(),
-        Some("run") => agent::main(),
-        Some("spawn") => spawn::main(),
-        Some("--version") => {
+    let mut arguments = std::env::args();
+    let name = arguments.next().unwrap_or_default();
+    let ended = match (name.as_str(), arguments.next().as_deref()) {
+        ("/init", _) if std::process::id() == 1 => init::main(),
+        ("/sbin/modprobe", _) => modules::modprobe(),
+        (_, Some("launch")) => launch::main(),
+        (_, Some("run")) => agent::main(),
+        (_, Some("spawn")) => spawn::main(),
+        (_, Some("--version")) => {
             println!("sprite-agent {}", env!("CARGO_PKG_VERSION"));
             Ok(())
         }
-        Some(_) | None => {
+        (_, Some(_) | None) => {
             eprintln!("sprite-agent is started by sprited inside a machine, not by hand");
             return ExitCode::from(2);
         }

@@ -20,7 +20,8 @@ use crate::process::{ProcessReport, ProcessSpec};
 use crate::session::{Client, Name, Next, Process, Session, Stdin, Stdio};
 use crate::sessions::MOST_LIVE;
 use crate::step::{Step, StepError};
-use crate::{kill, sys, terminal};
+use crate::walls::Walls;
+use crate::{end, kill, sys, terminal};
 
 /// A process has so long to say that it runs: hostile code may stop it before it does.
 const REPORT_WITHIN: Duration = Duration::from_secs(30);
@@ -115,9 +116,9 @@ async fn dispatch(
         Request::Attach(spec) => return attach(agent, &spec, sender, receiver).await,
         Request::Kill(spec) => return kill::perform(agent, &spec, sender).await,
         Request::Shutdown => return shutdown(agent, sender).await,
-        Request::Clock { .. } => {
-            let message = "this machine has the host's clock";
-            return Err(failure(FailureKind::Invalid, message));
+        Request::Clock { unix_nanos } => {
+            set_clock(agent.walls, unix_nanos)?;
+            ready(agent).await
         }
     };
     // If the host is gone there is nobody to tell.
@@ -131,6 +132,25 @@ async fn ready(agent: &Agent) -> Reply {
         protocol: PROTOCOL,
         environment,
     })
+}
+
+/// Sets the guest's clock. Timers that count from the start of the kernel are not moved by it.
+fn set_clock(walls: Walls, unix_nanos: u64) -> Result<(), Failure> {
+    const SECOND: u64 = 1_000_000_000;
+    match walls {
+        Walls::Container { .. } => {
+            let message = "this machine has the host's clock";
+            Err(failure(FailureKind::Invalid, message))
+        }
+        Walls::Guest => {
+            let now = rustix::time::Timespec {
+                tv_sec: (unix_nanos / SECOND).cast_signed(),
+                tv_nsec: (unix_nanos % SECOND).cast_signed(),
+            };
+            let set = rustix::time::clock_settime(rustix::time::ClockId::Realtime, now);
+            Ok(set.step("set the clock")?)
+        }
+    }
 }
 
 /// Finds a session; says whether it never was or has ended.
@@ -185,7 +205,8 @@ async fn exec(agent: &Arc<Agent>, spec: ExecSpec) -> Result<Arc<Session>, Failur
     let (report, their_report) = pipe::pipe()
         .and_then(|(tx, rx)| Ok((rx, tx.into_blocking_fd()?)))
         .step("make a pipe")?;
-    let (stdio, mut theirs, number) = make_stdio(&spec).step("make stdin, stdout and stderr")?;
+    let (stdio, mut theirs, number) =
+        make_stdio(agent.walls, &spec).step("make stdin, stdout and stderr")?;
     let mut fds = vec![their_report];
     fds.append(&mut theirs);
     let process = ProcessSpec {
@@ -258,13 +279,13 @@ fn name_of(said: &[u8]) -> Result<Name, Failure> {
 
 type Made = (Stdio, Vec<OwnedFd>, Option<u32>);
 
-fn make_stdio(spec: &ExecSpec) -> io::Result<Made> {
+fn make_stdio(walls: Walls, spec: &ExecSpec) -> io::Result<Made> {
     if let Some(size) = spec.tty {
         let size = TtySize {
             rows: size.rows.max(1),
             cols: size.cols.max(1),
         };
-        let (master, number) = terminal::open(size)?;
+        let (master, number) = terminal::open(walls, size)?;
         let master = Arc::new(sys::watch(master, Interest::READABLE | Interest::WRITABLE)?);
         return Ok((Stdio::Terminal { master, size }, Vec::new(), Some(number)));
     }
@@ -341,10 +362,7 @@ async fn serve(
 
 /// Writes all that the environment wrote to its disk.
 async fn sync_disk() -> Result<(), StepError> {
-    let synced = tokio::task::spawn_blocking(|| {
-        let disk = std::fs::File::open("/env")?;
-        Ok::<_, io::Error>(rustix::fs::syncfs(&disk)?)
-    });
+    let synced = tokio::task::spawn_blocking(end::sync_disk);
     synced
         .await
         .map_err(io::Error::other)
@@ -369,10 +387,11 @@ async fn shutdown(agent: &Agent, sender: &Sender) -> Result<(), Failure> {
     let _ = tokio::time::timeout(END_WITHIN, all_ended).await;
     agent.end_environment().await.step("end the environment")?;
     sync_disk().await?;
+    end::leave_disk(agent.walls);
     // The host may not be there any more; the end is the same.
     let _ = reply(sender, Reply::Synced).await;
     sender.finish();
     // A host that is gone does not hear it; the disk is written all the same.
     let _ = tokio::time::timeout(Duration::from_secs(1), sender.drained()).await;
-    std::process::exit(0)
+    end::machine(agent.walls, 0)
 }

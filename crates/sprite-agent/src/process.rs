@@ -10,8 +10,10 @@ use serde::{Deserialize, Serialize};
 use sprite_agent_api::message::ExecSpec;
 
 use crate::confine;
+use crate::environment::guest;
 use crate::passwd::User;
 use crate::sys;
+use crate::walls::Walls;
 
 /// Exit status of a program that was not found, and of one that cannot be run. Source: POSIX shell, 2.8.2.
 const NOT_FOUND: i32 = 127;
@@ -49,12 +51,13 @@ pub(crate) enum ProcessReport {
 
 /// Never returns: the fork ends as the program, or reports why not.
 pub(crate) fn become_session(
+    walls: Walls,
     spec: &ProcessSpec,
     environment: &OwnedFd,
     mut report: File,
     stdio: Vec<OwnedFd>,
 ) -> ! {
-    let status = match prepare(spec, environment, stdio) {
+    let status = match prepare(walls, spec, environment, stdio) {
         Ok(ready) => run(&ready, &mut report),
         Err(failure) => {
             tell(&mut report, &failure);
@@ -88,22 +91,25 @@ fn failed(step: &str) -> impl FnOnce(io::Error) -> ProcessReport {
 }
 
 fn prepare(
+    walls: Walls,
     spec: &ProcessSpec,
     environment: &OwnedFd,
     stdio: Vec<OwnedFd>,
 ) -> Result<Ready, ProcessReport> {
-    let namespaces = libc::CLONE_NEWUSER
-        | libc::CLONE_NEWNS
-        | libc::CLONE_NEWUTS
-        | libc::CLONE_NEWIPC
-        | libc::CLONE_NEWCGROUP;
-    sys::setns(environment, namespaces).map_err(failed("enter the environment"))?;
+    sys::setns(environment, walls.namespaces()).map_err(failed("enter the environment"))?;
     rustix::process::setsid().map_err(|e| failed("begin a session")(e.into()))?;
     let user = User::load();
     take_stdio(spec.terminal, stdio, &user).map_err(failed("open stdin, stdout and stderr"))?;
     reset_signals_and_limits();
-    confine::limit_capabilities().map_err(failed("limit capabilities"))?;
-    confine::filter_system_calls().map_err(failed("filter system calls"))?;
+    match walls {
+        Walls::Container { .. } => {
+            confine::limit_capabilities().map_err(failed("limit capabilities"))?;
+            confine::filter_system_calls().map_err(failed("filter system calls"))?;
+        }
+        Walls::Guest => {
+            guest::be_ordinary().map_err(failed("be as any other process"))?;
+        }
+    }
     sys::become_user(user.uid, user.gid, &user.groups).map_err(failed("become the user"))?;
     // Only now may the process be looked at by its own user, as any process of the environment.
     let workdir = enter_workdir(&spec.exec, &user)?;

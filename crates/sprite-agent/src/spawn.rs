@@ -8,31 +8,23 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sprite_agent_api::message::EnvironmentSpec;
 use sprite_agent_api::wire;
 
-use crate::environment::{self, Memory};
+use crate::environment::{self, container, guest};
+use crate::init::SESSIONS_GROUP;
 use crate::launch::FIRST_CGROUP_FD;
 use crate::log::say;
 use crate::process::{self, ProcessSpec};
 use crate::step::{Step, StepError};
 use crate::sys::{self, Fork, Parent};
+use crate::walls::Walls;
 
 /// Where the spawner finds its end of the socket to `run`.
 pub(crate) const SOCKET_FD: i32 = 3;
-/// Says how many cgroup descriptors follow [`FIRST_CGROUP_FD`]; for `run` as well.
-pub(crate) const CGROUPS_ARG: usize = 2;
-/// Says how much memory the environment has, in MiB; absent or 0: all that there is. For `run` as well.
-pub(crate) const MEMORY_ARG: usize = 3;
-
-/// A number among the arguments of this program, 0 if it is not there.
-pub(crate) fn argument(place: usize) -> i32 {
-    let text = std::env::args().nth(place);
-    text.and_then(|n| n.parse().ok()).unwrap_or(0)
-}
-
 /// What `run` asks for.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum SpawnRequest {
@@ -54,7 +46,7 @@ pub(crate) enum SpawnReply {
 
 struct Spawner {
     socket: UnixStream,
-    memory: Memory,
+    walls: Walls,
     /// The environment's first process, whose namespaces are entered.
     environment: Option<OwnedFd>,
 }
@@ -74,17 +66,11 @@ pub(crate) fn main() -> Result<(), StepError> {
         }
     }
     rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC).step("keep the socket")?;
-    let cgroups = argument(CGROUPS_ARG);
-    for fd in FIRST_CGROUP_FD..FIRST_CGROUP_FD + cgroups {
-        // SAFETY: inherited for this purpose; closed here.
-        let mut procs = unsafe { File::from_raw_fd(fd) };
-        procs
-            .write_all(b"0")
-            .step("enter the environment's cgroup")?;
-    }
+    let walls = Walls::of_arguments().ok_or_else(|| invalid("walls"))?;
+    enter_cgroups(walls).step("enter the environment's cgroup")?;
     let mut spawner = Spawner {
         socket,
-        memory: Memory::of_mib(argument(MEMORY_ARG)),
+        walls,
         environment: None,
     };
     loop {
@@ -99,6 +85,20 @@ pub(crate) fn main() -> Result<(), StepError> {
             },
         };
         wire::send(&spawner.socket, &reply, &[]).step("answer a request")?;
+    }
+}
+
+fn enter_cgroups(walls: Walls) -> io::Result<()> {
+    match walls {
+        Walls::Container { cgroups, .. } => {
+            for fd in FIRST_CGROUP_FD..FIRST_CGROUP_FD + cgroups {
+                // SAFETY: inherited for this purpose; closed here.
+                let mut procs = unsafe { File::from_raw_fd(fd) };
+                procs.write_all(b"0")?;
+            }
+            Ok(())
+        }
+        Walls::Guest => std::fs::write(Path::new(SESSIONS_GROUP).join("cgroup.procs"), "0"),
     }
 }
 
@@ -119,24 +119,25 @@ impl Spawner {
         spec: &EnvironmentSpec,
         report: OwnedFd,
     ) -> Result<i32, StepError> {
-        let gates = environment::Gates::new().step("make pipes")?;
-        let namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWNS;
-        // SAFETY: the spawner has one thread.
-        match unsafe { sys::fork(namespaces, Parent::Grandparent) }.step("fork the environment")? {
-            Fork::Child => environment::become_first(spec, self.memory, gates, report),
-            Fork::Parent { pid } => {
-                drop(report);
-                if let Err(error) = gates.release(pid) {
+        let walls = self.walls;
+        let pid = match walls {
+            Walls::Container { .. } => {
+                let gates = container::Gates::new().step("make pipes")?;
+                let build = |gates| container::build(walls, spec, gates);
+                let (pid, gates) = fork_first(report, gates, build)?;
+                if let Err(error) = gates.release(walls, pid) {
                     // The process sees that it is not let through, and reports what it was doing.
                     say(format_args!("map the environment's ids: {error}"));
                     return Ok(pid);
                 }
-                let first = sys::pidfd_open(pid).step("open the environment")?;
-                sys::setns(&first, libc::CLONE_NEWPID).step("fork into the environment")?;
-                self.environment = Some(first);
-                Ok(pid)
+                pid
             }
-        }
+            Walls::Guest => fork_first(report, (), |()| guest::build(spec))?.0,
+        };
+        let first = sys::pidfd_open(pid).step("open the environment")?;
+        sys::setns(&first, libc::CLONE_NEWPID).step("fork into the environment")?;
+        self.environment = Some(first);
+        Ok(pid)
     }
 
     fn start_process(
@@ -151,9 +152,26 @@ impl Spawner {
             .ok_or_else(|| invalid("an environment"))?;
         // SAFETY: the spawner has one thread.
         match unsafe { sys::fork(0, Parent::Grandparent) }.step("fork a process")? {
-            Fork::Child => process::become_session(spec, environment, File::from(report), stdio),
+            Fork::Child => {
+                process::become_session(self.walls, spec, environment, File::from(report), stdio)
+            }
             Fork::Parent { pid } => Ok(pid),
         }
+    }
+}
+
+/// Forks the environment's first process, which builds the environment around itself. What both hold is given
+/// back to this one.
+fn fork_first<T>(
+    report: OwnedFd,
+    held: T,
+    build: impl FnOnce(T) -> Result<(), StepError>,
+) -> Result<(i32, T), StepError> {
+    let namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWNS;
+    // SAFETY: the spawner has one thread.
+    match unsafe { sys::fork(namespaces, Parent::Grandparent) }.step("fork the environment")? {
+        Fork::Child => environment::become_first(report, || build(held)),
+        Fork::Parent { pid } => Ok((pid, held)),
     }
 }
 

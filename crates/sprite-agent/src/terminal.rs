@@ -6,18 +6,19 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use sprite_agent_api::message::TtySize;
 
-use crate::environment::ROOT_IN_MACHINE;
 use crate::sys;
+use crate::walls::Walls;
 
 // Source: ioctl_tty(2).
 const TIOCSPTLCK: libc::Ioctl = 0x4004_5431;
 const TIOCGPTN: libc::Ioctl = 0x8004_5430;
 
 /// A new terminal: its master's side, and its number under `/dev/pts`.
-pub(crate) fn open(size: TtySize) -> io::Result<(OwnedFd, u32)> {
+pub(crate) fn open(walls: Walls, size: TtySize) -> io::Result<(OwnedFd, u32)> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     // Owned by the environment's root at first, who then gives it to the session's user.
-    sys::file_identity(ROOT_IN_MACHINE, ROOT_IN_MACHINE);
+    let root = walls.environment_root();
+    sys::file_identity(root, root);
     let master = rustix::fs::open("/dev/pts/ptmx", flags, Mode::empty());
     sys::file_identity(0, 0);
     let master = master?;
