@@ -30,6 +30,7 @@ mod transport;
 
 pub mod block;
 pub mod rng;
+pub mod vsock;
 
 #[cfg(test)]
 mod driver;

@@ -1,6 +1,7 @@
 //! One virtqueue in guest memory.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use thiserror::Error;
 use virtio_queue::{Queue, QueueOwnedT, QueueState, QueueT};
@@ -109,6 +110,18 @@ impl VirtQueue {
             Some(taken) => taken.chain_in(memory).map(Some),
             None => Ok(None),
         }
+    }
+
+    /// How many chains the guest offers that were not taken.
+    ///
+    /// # Errors
+    /// The ring is not in the memory.
+    pub fn offered(&self) -> Result<u16, BrokenQueue> {
+        let index = self
+            .queue
+            .avail_idx(self.memory.as_ref(), Ordering::Acquire)
+            .map_err(BrokenQueue::Ring)?;
+        Ok(index.0.wrapping_sub(self.queue.next_avail()))
     }
 
     /// Gives back the last `count` chains that were taken, as if they never had been.

@@ -6,6 +6,7 @@ use virtio_queue::QueueState;
 
 use super::DeviceKind;
 use super::block::BlockState;
+use super::vsock::VsockState;
 
 /// Registers, negotiation and queues of one transport, and the device behind it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +42,8 @@ pub enum DeviceState {
     Entropy,
     /// A disk.
     Block(BlockState),
+    /// A socket between host and guest.
+    Vsock(VsockState),
 }
 
 impl DeviceState {
@@ -50,6 +53,7 @@ impl DeviceState {
         match self {
             Self::Entropy => DeviceKind::Entropy,
             Self::Block(_) => DeviceKind::Block,
+            Self::Vsock(_) => DeviceKind::Vsock,
         }
     }
 }
@@ -141,6 +145,14 @@ pub enum RestoreError {
         expected: u64,
         /// Sectors of the disk that was saved.
         found: u64,
+    },
+    /// The guest has another address.
+    #[error("restore a guest with address {found} where {expected} is configured")]
+    Cid {
+        /// The address configured.
+        expected: u32,
+        /// The address saved.
+        found: u32,
     },
     /// A queue does not lie in the memory.
     #[error("restore queue {index}")]

@@ -98,7 +98,7 @@ impl VirtioDevice for Rng {
     fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
         match state {
             DeviceState::Entropy => Ok(()),
-            other @ DeviceState::Block(_) => Err(RestoreError::Kind {
+            other @ (DeviceState::Block(_) | DeviceState::Vsock(_)) => Err(RestoreError::Kind {
                 expected: DeviceKind::Entropy,
                 found: other.kind(),
             }),
