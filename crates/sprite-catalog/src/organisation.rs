@@ -2,7 +2,7 @@
 
 use sprite_types::{OrgId, OrgSlug, TokenId};
 use sqlx::Row;
-use sqlx::sqlite::SqliteConnection;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -42,6 +42,8 @@ pub struct Token {
     pub org: Organisation,
     /// What it was made for.
     pub description: String,
+    /// When it was made.
+    pub created_at: OffsetDateTime,
     /// When it was revoked.
     pub revoked_at: Option<OffsetDateTime>,
     hash: blake3::Hash,
@@ -136,30 +138,32 @@ impl Catalog {
     /// The catalog cannot be read.
     pub async fn token(&self, id: &TokenId) -> Result<Option<Token>, CatalogError> {
         let row = sqlx::query(
-            "SELECT t.org_id, o.slug, t.hash, t.description, t.revoked_at \
+            "SELECT t.id, t.org_id, o.slug, t.hash, t.description, t.created_at, t.revoked_at \
              FROM tokens t JOIN organisations o ON o.id = t.org_id WHERE t.id = ?",
         )
         .bind(id.as_str())
         .fetch_optional(&self.reader)
         .await
         .step("read a token")?;
-        let Some(row) = row else { return Ok(None) };
-        let org = Organisation {
-            id: row::parsed(&row, "org_id")?,
-            slug: row::parsed(&row, "slug")?,
-        };
-        let hash: String = row::text(&row, "hash")?;
-        let hash = blake3::Hash::from_hex(&hash).map_err(|_| CatalogError::Row {
-            column: "hash",
-            text: "not a hash".to_owned(),
-        })?;
-        Ok(Some(Token {
-            id: id.clone(),
-            org,
-            description: row::text(&row, "description")?,
-            revoked_at: row::optional_time(&row, "revoked_at")?,
-            hash,
-        }))
+        row.map(|row| token(&row)).transpose()
+    }
+
+    /// The tokens of every organisation, or of one, revoked or not, in the order in which they were made.
+    ///
+    /// # Errors
+    /// The catalog cannot be read.
+    pub async fn tokens(&self, org: Option<&OrgSlug>) -> Result<Vec<Token>, CatalogError> {
+        let rows = sqlx::query(
+            "SELECT t.id, t.org_id, o.slug, t.hash, t.description, t.created_at, t.revoked_at \
+             FROM tokens t JOIN organisations o ON o.id = t.org_id \
+             WHERE o.slug = ? OR ? IS NULL ORDER BY t.created_at, t.id",
+        )
+        .bind(org.map(OrgSlug::as_str))
+        .bind(org.map(OrgSlug::as_str))
+        .fetch_all(&self.reader)
+        .await
+        .step("list tokens")?;
+        rows.iter().map(token).collect()
     }
 
     /// Revokes a token of an organisation. Says whether there was one that was not revoked yet.
@@ -185,6 +189,25 @@ impl Catalog {
         tx.commit().await.step("revoke a token")?;
         Ok(changed.rows_affected() == 1)
     }
+}
+
+fn token(row: &SqliteRow) -> Result<Token, CatalogError> {
+    let hash: String = row::text(row, "hash")?;
+    let hash = blake3::Hash::from_hex(&hash).map_err(|_| CatalogError::Row {
+        column: "hash",
+        text: "not a hash".to_owned(),
+    })?;
+    Ok(Token {
+        id: row::parsed(row, "id")?,
+        org: Organisation {
+            id: row::parsed(row, "org_id")?,
+            slug: row::parsed(row, "slug")?,
+        },
+        description: row::text(row, "description")?,
+        created_at: row::time(row, "created_at")?,
+        revoked_at: row::optional_time(row, "revoked_at")?,
+        hash,
+    })
 }
 
 async fn ensure(

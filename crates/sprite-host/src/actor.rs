@@ -277,7 +277,9 @@ impl Actor {
             | Phase::Stopping(_)
             | Phase::Marking(_)
             | Phase::Destroying { .. } => Look::Busy,
-            Phase::Cold | Phase::Warm { .. } | Phase::Gone => Look::Asleep,
+            Phase::Cold | Phase::Unrecorded { .. } | Phase::Warm { .. } | Phase::Gone => {
+                Look::Asleep
+            }
             Phase::Failed { cause } => Look::Failed(cause.clone()),
         }
     }
@@ -301,6 +303,7 @@ impl Actor {
             }
             Phase::Creating
             | Phase::Cold
+            | Phase::Unrecorded { .. }
             | Phase::Waking(_)
             | Phase::FallingAsleep {
                 step: Sleep::Freeze | Sleep::Snapshot,

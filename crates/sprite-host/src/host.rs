@@ -21,6 +21,7 @@ use crate::recover;
 use crate::registry::{Message, Undelivered};
 use crate::shared::{self, Shared};
 use crate::sprite::{Check, ListQuery, NewSprite, Organisation, Page, Principal};
+use crate::tokens;
 use crate::watch::Watch;
 
 /// All sprites of one data directory. Cheap to clone; when the last clone is dropped without
@@ -87,15 +88,12 @@ impl Host {
 
     /// Whose token this is.
     ///
-    /// A token that was seen before costs no query; one that was revoked here is refused at once.
+    /// A token that was revoked, by this process or another, is refused at once.
     ///
     /// # Errors
     /// The token is malformed, unknown or revoked.
     pub async fn authenticate(&self, token: &str) -> Result<Principal, AuthError> {
-        self.shared()
-            .tokens
-            .authenticate(&self.shared().catalog, token)
-            .await
+        tokens::authenticate(&self.shared().catalog, token).await
     }
 
     /// Makes a token of an organisation, which is made too if there is none of that name. The text that comes
@@ -108,10 +106,7 @@ impl Host {
         org: &OrgSlug,
         description: &str,
     ) -> Result<String, TokenError> {
-        self.shared()
-            .tokens
-            .create(&self.shared().catalog, org, description)
-            .await
+        tokens::create(&self.shared().catalog, org, description).await
     }
 
     /// Makes a token useless from now on. Says whether there was one.
@@ -119,10 +114,7 @@ impl Host {
     /// # Errors
     /// The catalog cannot be written.
     pub async fn revoke_token(&self, org: &OrgId, token: &TokenId) -> Result<bool, TokenError> {
-        self.shared()
-            .tokens
-            .revoke(&self.shared().catalog, org, token)
-            .await
+        tokens::revoke(&self.shared().catalog, org, token).await
     }
 
     /// An organisation, with how many sprites it has.

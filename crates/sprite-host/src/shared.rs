@@ -15,7 +15,6 @@ use crate::disks::Disks;
 use crate::fault::FaultPoint;
 use crate::options::HostOptions;
 use crate::registry::Registry;
-use crate::tokens::TokenCache;
 use crate::watch::Watchers;
 
 /// How many requests of a kind wait for one sprite; one more is told that it is busy.
@@ -30,7 +29,6 @@ pub(crate) struct Shared {
     pub(crate) epoch: Epoch,
     pub(crate) registry: Registry,
     pub(crate) watchers: Watchers,
-    pub(crate) tokens: TokenCache,
     /// A permit for every machine that may be started at the same time.
     pub(crate) boots: Semaphore,
     began: Instant,
@@ -53,7 +51,6 @@ impl Shared {
             epoch: Epoch(uuid::Uuid::new_v4().as_u64_pair().0),
             registry: Registry::default(),
             watchers: Watchers::default(),
-            tokens: TokenCache::default(),
             boots,
             began: Instant::now(),
             tasks: Mutex::default(),

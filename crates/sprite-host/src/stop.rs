@@ -31,7 +31,7 @@ pub(crate) async fn stop(ctx: &mut Context, how: Stop) -> Result<(), Fault> {
         let cause = describe("record the end of the machine", &error);
         return Err(Fault {
             cause,
-            left: Left::NoMachine,
+            left: Left::Unrecorded,
         });
     }
     ctx.fault(FaultPoint::StopCommitted).await;

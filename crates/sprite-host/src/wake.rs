@@ -202,17 +202,18 @@ pub(crate) async fn undo(ctx: &mut Context, cause: String) -> Fault {
         ctx.machine = None;
     }
     tracing::warn!(cause, "wake failed");
-    if let Err(error) = ctx.enter_cold(Some(&cause)).await {
-        // The row goes on to announce a machine that does not exist; the next boot takes it up.
-        tracing::error!(
-            error = &error as &dyn std::error::Error,
-            "take an announcement back"
-        );
-    }
-    Fault {
-        cause,
-        left: Left::NoMachine,
-    }
+    let left = match ctx.enter_cold(Some(&cause)).await {
+        Ok(()) => Left::NoMachine,
+        Err(error) => {
+            // The row goes on to announce a machine that does not exist; a boot that comes first takes it up.
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "take an announcement back"
+            );
+            Left::Unrecorded
+        }
+    };
+    Fault { cause, left }
 }
 
 /// Lets the frozen machine run on.

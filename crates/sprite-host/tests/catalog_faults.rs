@@ -103,6 +103,26 @@ async fn a_machine_whose_end_cannot_be_recorded_is_gone_all_the_same() {
     works(&test, sprite).await;
 }
 
+/// Nobody asks for the sprite again, and it is told as it is all the same.
+#[tokio::test]
+async fn an_end_that_could_not_be_recorded_is_recorded_later() {
+    let test = TestHost::new().await;
+    let sprite = test.create("one").await.id;
+    drop(test.host.awake(sprite).await.expect("awake"));
+    let broken = Broken::when(&test, COLD).await;
+    test.driver.machine_of(sprite).expect("runs").end("killed");
+    eventually(SOON, async || match test.driver.machines().len() {
+        0 => ControlFlow::Break(()),
+        left => ControlFlow::Continue(left),
+    })
+    .await;
+    let told = test.host.sprite_by_id(sprite).await.expect("a row").status;
+    assert_eq!(told, SpriteStatus::Running);
+    broken.mended().await;
+    until_status(&test.host, sprite, SpriteStatus::Cold).await;
+    works(&test, sprite).await;
+}
+
 #[tokio::test]
 async fn a_host_that_starts_again_finds_the_truth() {
     let mut test = TestHost::new().await;

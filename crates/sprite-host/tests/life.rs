@@ -9,8 +9,9 @@ use std::time::Duration;
 use sprite_agent_api::message::{Reply, Request};
 use sprite_agent_api::{Frame, FrameKind};
 use sprite_host::{
-    AuthError, Change, CheckStatus, CreateError, DestroyError, EnvironmentError, HostOptions,
-    ListQuery, LookupError, NewSprite, ResourceRequest, UrlAuth, WakeError, WatchEvent,
+    AuthError, Catalog, Change, CheckStatus, CreateError, DestroyError, EnvironmentError,
+    HostOptions, ListQuery, LookupError, NewSprite, ResourceRequest, UrlAuth, WakeError,
+    WatchEvent,
 };
 use sprite_testkit::{Step, TestHost, eventually};
 use sprite_types::{Label, SpriteId, SpriteName, SpriteStatus};
@@ -568,6 +569,18 @@ async fn tokens_open_their_organisation_and_no_other() {
         test.host.authenticate(&test.token).await,
         Err(AuthError::Unknown)
     ));
+}
+
+#[tokio::test]
+async fn a_token_that_another_process_revokes_is_refused_at_once() {
+    let test = TestHost::new().await;
+    assert!(test.host.authenticate(&test.token).await.is_ok());
+    let other = Catalog::open(&test.catalog_file()).await.expect("open");
+    let (org, token) = (&test.principal.org, &test.principal.token);
+    let at = time::OffsetDateTime::UNIX_EPOCH;
+    assert!(other.revoke_token(org, token, at).await.expect("revoke"));
+    let refused = test.host.authenticate(&test.token).await;
+    assert!(matches!(refused, Err(AuthError::Unknown)), "{refused:?}");
 }
 
 #[tokio::test]

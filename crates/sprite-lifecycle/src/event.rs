@@ -84,6 +84,8 @@ pub enum Left {
     AsBefore,
     /// There is no machine.
     NoMachine,
+    /// There is no machine, and that could not be recorded.
+    Unrecorded,
     /// There may be a machine that can neither be used nor be trusted to be gone.
     Unknown,
 }

@@ -15,7 +15,8 @@ impl Turn {
             | Phase::FallingAsleep { .. }
             | Phase::Stopping(Stop::Orderly | Stop::Hard)
             | Phase::Marking(_) => {}
-            Phase::Cold => self.settle_cold(),
+            Phase::Cold => self.settle_cold(Rest::Cold),
+            Phase::Unrecorded { retry_at } => self.settle_cold(Rest::Unrecorded { retry_at }),
             Phase::Running {
                 idle_since,
                 sleepless,
@@ -41,10 +42,10 @@ impl Turn {
         }
     }
 
-    fn settle_cold(&mut self) {
+    fn settle_cold(&mut self, rest: Rest) {
         let waiting = &self.state.waiting;
         if !waiting.destroys.is_empty() {
-            self.perform(Operation::Mark, Phase::Marking(Rest::Cold));
+            self.perform(Operation::Mark, Phase::Marking(rest));
         } else if waiting.closing {
             self.refuse_all_but_destroys(&Refusal::Closing);
             self.closed();

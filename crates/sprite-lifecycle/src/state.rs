@@ -7,6 +7,10 @@ use crate::event::{Action, DestroyStep, Memory, Moment, Operation, Policy, Reque
 /// How often the wait before another attempt to fall asleep is doubled.
 const SLEEP_DOUBLINGS: u32 = 6;
 
+/// How long after it failed it is tried again to record the end of a machine. Nothing but what is told of the
+/// sprite depends on it, and a full disk is not freed in a moment.
+pub(crate) const RECORD_PAUSE: Duration = Duration::from_secs(2);
+
 /// Where a sprite stands, and who waits for what.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
@@ -23,6 +27,11 @@ pub enum Phase {
     Creating,
     /// At rest, no machine.
     Cold,
+    /// At rest, no machine, and that is still to be recorded.
+    Unrecorded {
+        /// When that is tried again.
+        retry_at: Moment,
+    },
     /// A machine is on its way.
     Waking(Wake),
     /// At rest, the machine runs.
@@ -99,6 +108,11 @@ pub enum Sleep {
 pub enum Rest {
     /// No machine.
     Cold,
+    /// No machine, and that is still to be recorded.
+    Unrecorded {
+        /// When that is tried again.
+        retry_at: Moment,
+    },
     /// A machine runs.
     Running,
     /// The memory is kept.
@@ -205,6 +219,7 @@ impl State {
             }
             | Phase::Gone => true,
             Phase::Creating
+            | Phase::Unrecorded { .. }
             | Phase::Waking(_)
             | Phase::Running { .. }
             | Phase::FallingAsleep { .. }
@@ -235,6 +250,7 @@ impl State {
                 since,
                 memory: Memory::Machine,
             } => Some(since.after(policy.cold_after)),
+            Phase::Unrecorded { retry_at } => Some(*retry_at),
             Phase::Destroying { retry_at, .. } => *retry_at,
             Phase::Creating
             | Phase::Cold
@@ -267,6 +283,7 @@ impl From<Rest> for Phase {
     fn from(rest: Rest) -> Self {
         match rest {
             Rest::Cold => Self::Cold,
+            Rest::Unrecorded { retry_at } => Self::Unrecorded { retry_at },
             Rest::Running => Self::running(),
             Rest::Warm { since, memory } => Self::Warm { since, memory },
             Rest::Failed { cause } => Self::Failed { cause },

@@ -4,7 +4,7 @@ use crate::event::{
     Action, Answer, DestroyStep, Event, Fault, Left, Memory, Moment, Operation, Policy, Refusal,
     Request, RequestId, Stop,
 };
-use crate::state::{Phase, Sleep, State, Wake, destroy_pause};
+use crate::state::{Phase, RECORD_PAUSE, Sleep, State, Wake, destroy_pause};
 
 /// How often a step of a destroy fails before those who wait for it are told; it is tried on after that.
 const PATIENCE: u32 = 3;
@@ -109,6 +109,7 @@ impl Turn {
             (
                 Phase::Creating
                 | Phase::Cold
+                | Phase::Unrecorded { .. }
                 | Phase::Waking(Wake::Boot | Wake::Thaw | Wake::Load | Wake::Adopt)
                 | Phase::Running { .. }
                 | Phase::FallingAsleep {
@@ -182,6 +183,7 @@ impl Turn {
             },
             // Nothing was under way.
             Phase::Cold
+            | Phase::Unrecorded { .. }
             | Phase::Running { .. }
             | Phase::Warm { .. }
             | Phase::Failed { .. }
@@ -239,11 +241,11 @@ impl Turn {
             }
             Phase::Stopping(Stop::Orderly | Stop::Hard) => {
                 self.refuse_waking(&cause);
-                match left {
-                    Left::NoMachine => self.state.phase = Phase::Cold,
-                    // Half a machine cannot be used: only ending it again helps.
-                    Left::AsBefore | Left::Unknown => self.state.phase = Phase::Failed { cause },
-                }
+                // Half a machine cannot be used: only ending it again helps.
+                let before = Phase::Failed {
+                    cause: cause.clone(),
+                };
+                self.after_fault(cause, left, before);
             }
             Phase::Marking(rest) => {
                 let destroys = std::mem::take(&mut self.state.waiting.destroys);
@@ -260,6 +262,7 @@ impl Turn {
             }
             // Nothing was under way.
             Phase::Cold
+            | Phase::Unrecorded { .. }
             | Phase::Running { .. }
             | Phase::Warm { .. }
             | Phase::Failed { .. }
@@ -279,10 +282,12 @@ impl Turn {
             Wake::Thaw => self.rewarm(cause, left, Memory::Machine),
             Wake::Load => self.rewarm(cause, left, Memory::Snapshot),
             // Nobody asked for this one: whoever waits gets a machine that boots.
-            Wake::Adopt => match left {
-                Left::NoMachine => self.state.phase = Phase::Cold,
-                Left::AsBefore | Left::Unknown => self.state.phase = Phase::Failed { cause },
-            },
+            Wake::Adopt => {
+                let before = Phase::Failed {
+                    cause: cause.clone(),
+                };
+                self.after_fault(cause, left, before);
+            }
         }
     }
 
@@ -297,6 +302,9 @@ impl Turn {
         self.state.phase = match left {
             Left::AsBefore => before,
             Left::NoMachine => Phase::Cold,
+            Left::Unrecorded => Phase::Unrecorded {
+                retry_at: self.now.after(RECORD_PAUSE),
+            },
             Left::Unknown => Phase::Failed { cause },
         };
     }
@@ -363,6 +371,7 @@ impl Turn {
             // The operation under way meets it itself, or there is no machine.
             Phase::Creating
             | Phase::Cold
+            | Phase::Unrecorded { .. }
             | Phase::Waking(Wake::Boot | Wake::Thaw | Wake::Load | Wake::Adopt)
             | Phase::FallingAsleep {
                 step: Sleep::Freeze | Sleep::Snapshot,
@@ -397,6 +406,8 @@ impl Turn {
                 memory: Memory::Machine,
                 ..
             } => self.stop(Stop::Hard),
+            // What ends a machine that is gone only records that.
+            Phase::Unrecorded { .. } => self.stop(Stop::Hard),
             Phase::Destroying { .. } => self.retry_destroy(),
             // These have no deadline.
             Phase::Creating

@@ -53,6 +53,7 @@ fn commands() -> impl Strategy<Value = Command> {
         8 => Just(Command::Finish),
         1 => Just(Command::Fail(Left::AsBefore)),
         1 => Just(Command::Fail(Left::NoMachine)),
+        1 => Just(Command::Fail(Left::Unrecorded)),
         1 => Just(Command::Fail(Left::Unknown)),
         4 => Just(Command::Release),
         1 => Just(Command::MachineDies),
@@ -267,7 +268,7 @@ impl World {
         };
         match left {
             Left::AsBefore => {}
-            Left::NoMachine => {
+            Left::NoMachine | Left::Unrecorded => {
                 self.machine = Machine::None;
                 self.snapshot = false;
             }
@@ -311,7 +312,7 @@ impl World {
         for _ in 0..100 {
             if self.operation.is_some() {
                 self.finish();
-            } else if let (Phase::Destroying { .. }, Some(deadline)) =
+            } else if let (Phase::Destroying { .. } | Phase::Unrecorded { .. }, Some(deadline)) =
                 (self.state.phase(), self.state.deadline(&self.policy))
             {
                 self.now = self.now.max(deadline);

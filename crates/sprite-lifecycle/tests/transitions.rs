@@ -228,6 +228,24 @@ fn restarts_get_a_machine_that_boots_after_them() {
 }
 
 #[test]
+fn an_end_that_cannot_be_recorded_is_recorded_later_or_by_the_next_boot() {
+    let mut life = Life::running();
+    let ends = [Action::Perform(Operation::Stop(Stop::Hard))];
+    assert_eq!(life.on(Event::MachineExited), ends);
+    assert_eq!(life.on(fault(Left::Unrecorded)), []);
+    assert!(!life.state.forgettable());
+    assert_eq!(life.after(5), ends);
+    assert_eq!(life.on(fault(Left::Unrecorded)), []);
+    // A boot announces another machine in the place of the one that is gone.
+    let boots = [Action::Perform(Operation::Boot)];
+    assert_eq!(life.on(wake(2)), boots);
+    assert_eq!(life.on(fault(Left::Unrecorded)), [refused(2)]);
+    assert_eq!(life.after(5), ends);
+    assert_eq!(life.on(Event::Finished(Ok(()))), []);
+    assert_eq!(*life.state.phase(), Phase::Cold);
+}
+
+#[test]
 fn destroy_goes_step_by_step_and_does_not_give_up() {
     let mut life = Life::running();
     assert_eq!(

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use sprite_types::OrgSlug;
+use sprite_types::{OrgSlug, TokenId};
 
 /// The self-hosted server of sprites: small persistent computers that run code nobody trusts.
 #[derive(Debug, Parser)]
@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Run the server in the foreground; logs go to stderr.
     Serve(Box<ServeFlags>),
-    /// Make tokens.
+    /// Make, list and revoke tokens.
     #[command(subcommand)]
     Token(TokenCommand),
     /// Make and list base images.
@@ -40,6 +40,10 @@ pub(crate) enum Command {
 pub(crate) enum TokenCommand {
     /// Make a token of an organisation, which is made too if it is new. Prints the token alone.
     Create(TokenFlags),
+    /// List the tokens that are not revoked: id, organisation, when it was made, what for.
+    List(TokenListFlags),
+    /// Make a token useless, from the next request on. Commands that run go on.
+    Revoke(TokenRevokeFlags),
 }
 
 #[derive(Debug, Subcommand)]
@@ -126,6 +130,36 @@ pub(crate) struct TokenFlags {
         default_value = "made by sprited token create"
     )]
     pub(crate) description: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenListFlags {
+    /// The server's data directory; the server may be running
+    #[arg(
+        long,
+        env = "SPRITED_DATA_DIR",
+        value_name = "DIR",
+        default_value = "/var/lib/sprited"
+    )]
+    pub(crate) data_dir: PathBuf,
+    /// Only those of this organisation
+    #[arg(long, value_name = "NAME")]
+    pub(crate) org: Option<OrgSlug>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenRevokeFlags {
+    /// The server's data directory; the server may be running
+    #[arg(
+        long,
+        env = "SPRITED_DATA_DIR",
+        value_name = "DIR",
+        default_value = "/var/lib/sprited"
+    )]
+    pub(crate) data_dir: PathBuf,
+    /// The id as `sprited token list` shows it: the third part of the token
+    #[arg(value_name = "TOKEN-ID")]
+    pub(crate) id: TokenId,
 }
 
 #[derive(Debug, Args)]

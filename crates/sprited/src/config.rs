@@ -260,6 +260,27 @@ mod tests {
     }
 
     #[test]
+    fn without_anything_the_places_are_those_of_a_system_service() {
+        let config = Config::load(flags()).expect("loads");
+        let listen: Vec<_> = config
+            .listen
+            .iter()
+            .map(|l| l.address.to_string())
+            .collect();
+        assert_eq!(listen, ["127.0.0.1:7774", "[::1]:7774"]);
+        for (path, expected) in [
+            (config.data_dir, "/var/lib/sprited"),
+            (config.run_dir, "/run/sprited"),
+            (config.image_cache, "/var/cache/sprited"),
+            (DEFAULT_FILE.into(), "/etc/sprited/sprited.toml"),
+        ] {
+            assert_eq!(path, Path::new(expected));
+        }
+        let urls = config.url_domain.urls(7774);
+        assert_eq!(urls.domain, "sprites.localhost");
+    }
+
+    #[test]
     fn what_is_unknown_or_out_of_range_is_refused() {
         let dir = std::env::temp_dir().join(format!("sprited-bad-{}", std::process::id()));
         std::fs::write(&dir, "data_dir = '/typo'\n").expect("writes");

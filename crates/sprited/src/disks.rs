@@ -71,9 +71,10 @@ impl Disks for PoolDisks {
 
     async fn snapshots(&self, sprite: SpriteId) -> Result<PathBuf, DiskError> {
         let pool = self.pool.clone();
-        blocking(format!("make a place for the memory of {sprite}"), move || {
-            pool.make_snapshots(sprite)
-        })
+        blocking(
+            format!("make a place for the memory of {sprite}"),
+            move || pool.make_snapshots(sprite),
+        )
         .await
     }
 
@@ -106,5 +107,50 @@ impl Disks for PoolDisks {
     async fn list(&self) -> Result<Vec<SpriteId>, DiskError> {
         let pool = self.pool.clone();
         blocking("list disks".to_owned(), move || pool.disks()).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use sprite_disk::{Layout, PoolOptions, Silent};
+
+    use super::*;
+
+    /// An image that needs more than 1 GB because its journal does: made in no time.
+    #[tokio::test]
+    async fn a_disk_too_small_for_the_image_is_told_with_the_least_size() {
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: only root can mount; run cargo xtask test --all");
+            return;
+        }
+        let home = tempfile::tempdir().expect("a directory");
+        let path = home.path().join("image.ext4");
+        let file = std::fs::File::create(&path).expect("a file");
+        file.set_len(100 << 30).expect("a sparse file");
+        let made = Command::new("mkfs.ext4")
+            .args(["-q", "-F", "-m", "0", "-J", "size=1200"])
+            .args(["-E", "lazy_itable_init=1,lazy_journal_init=1"])
+            .arg(&path)
+            .status();
+        assert!(made.expect("mkfs.ext4").success());
+        let options = PoolOptions {
+            data_dir: home.path().to_owned(),
+            layout: Layout::File { bytes: 4 << 30 },
+        };
+        let pool = Pool::open(&options, &Silent).expect("open the pool");
+        let image: ImageId = "a".repeat(ImageId::LEN).parse().expect("an id");
+        pool.import_image(&image, &path, &Silent).expect("import");
+        let disks = PoolDisks { pool: pool.clone() };
+        let sprite = SpriteId::random();
+        let refused = disks.create(sprite, image.as_str(), 1).await;
+        let Err(DiskError::TooSmall { smallest_gb, .. }) = refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(disks.list().await.expect("list"), []);
+        assert!(smallest_gb >= 2, "{smallest_gb}");
+        drop(disks);
+        pool.close().expect("close the pool");
     }
 }

@@ -25,6 +25,8 @@ fn main() -> ExitCode {
     let done = match arguments.command {
         Command::Serve(flags) => with_runtime(|| serve::serve(flags)),
         Command::Token(TokenCommand::Create(flags)) => with_runtime(|| token::create(flags)),
+        Command::Token(TokenCommand::List(flags)) => with_runtime(|| token::list(flags)),
+        Command::Token(TokenCommand::Revoke(flags)) => with_runtime(|| token::revoke(flags)),
         Command::Image(ImageCommand::Build(flags)) => image::build(&flags),
         Command::Image(ImageCommand::List(flags)) => image::list(&flags),
         Command::Purge(flags) => with_runtime(|| purge::purge(flags)),
