@@ -122,6 +122,11 @@ pub(crate) fn filter_system_calls() -> io::Result<()> {
     set_capabilities(0)
 }
 
+/// The program that is executed next gets no capability by any means, once it is not root.
+pub(crate) fn limit_to_no_capability() -> io::Result<()> {
+    drop_all_but(&[])
+}
+
 /// Confines the program that is executed next: it is to be the agent, as root of the machine.
 pub(crate) fn confine_agent() -> io::Result<()> {
     drop_all_but(&AGENTS)?;

@@ -4,6 +4,8 @@
 //! and mounts (with them netfilter, file systems and more are reached), keyrings, BPF, performance counters,
 //! user-space page faults. The agent builds namespaces and mounts, so it keeps those calls; a network namespace
 //! of its own, in which it would be root of the whole network code, it does not get.
+//!
+//! The monitor of a virtual machine needs none of it, and no socket but those of Unix.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -66,6 +68,15 @@ const REFUSED_INSIDE: [libc::c_long; 12] = [
     libc::SYS_setns,
     libc::SYS_umount2,
     libc::SYS_unshare,
+];
+
+/// Calls that answer EPERM to a monitor, besides those of an environment: there is no other process to look into.
+const REFUSED_MONITOR: [libc::c_long; 5] = [
+    libc::SYS_chroot,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_ptrace,
 ];
 
 /// Calls that answer ENOSYS: libraries then use the older call, whose flags can be checked.
@@ -134,6 +145,21 @@ pub(crate) fn install_for_agent() -> io::Result<()> {
     let mut rules = refused(&[])?;
     rules.insert(libc::SYS_clone, any_flag(&[libc::CLONE_NEWNET])?);
     rules.insert(libc::SYS_unshare, any_flag(&CLOSED_NAMESPACES)?);
+    install_all(rules)
+}
+
+/// Installs the filters of a virtual machine's monitor. A monitor has tighter ones of its own; these hold for
+/// whichever it is, and before it has installed them.
+pub(crate) fn install_for_monitor() -> io::Result<()> {
+    let mut rules = refused(&REFUSED_INSIDE)?;
+    let more = REFUSED_MONITOR.map(|call| (call, Vec::new()));
+    rules.extend(more);
+    rules.insert(libc::SYS_clone, any_flag(&NAMESPACES)?);
+    // It has no terminal, and this call runs its guest: the kernel then passes it without a look at the filter.
+    rules.remove(&libc::SYS_ioctl);
+    let families = (0..FAMILIES_END).filter(|family| *family != libc::AF_UNIX);
+    let families = families.map(|family| all_of(vec![equals(0, family.cast_unsigned())?]));
+    rules.insert(libc::SYS_socket, families.collect::<io::Result<_>>()?);
     install_all(rules)
 }
 

@@ -5,6 +5,7 @@
 //! | role | runs as | does |
 //! |---|---|---|
 //! | `launch` | root of the host (container driver) | builds the machine's walls, then becomes `run` inside them |
+//! | `jail` | root of the host (microvm driver) | builds the walls around a monitor, then becomes it |
 //! | `/init` | the first process of a guest (microvm driver) | builds the guest, then becomes `run` |
 //! | `run` | root of the machine | accepts the host's streams, keeps sessions and their output |
 //! | `spawn` | root of the machine, in the environment's cgroups | builds the environment, starts its processes |
@@ -21,6 +22,7 @@ mod environment;
 mod filter;
 mod identity;
 mod init;
+mod jail;
 mod journal;
 mod kill;
 mod launch;
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         ("/init", _) if std::process::id() == 1 => init::main(),
         ("/sbin/modprobe", _) => modules::modprobe(),
         (_, Some("launch")) => launch::main(),
+        (_, Some("jail")) => jail::main(),
         (_, Some("run")) => agent::main(),
         (_, Some("spawn")) => spawn::main(),
         (_, Some("--version")) => {

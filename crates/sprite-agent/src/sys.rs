@@ -102,7 +102,18 @@ pub(crate) fn idmap_mount(mount: impl AsFd, userns: impl AsFd) -> io::Result<()>
     set_mount_attr(mount.as_fd(), &attr, false)
 }
 
-/// Sets attributes of a mount.
+/// Sets attributes of a mount alone, not of those below it.
+pub(crate) fn restrict_one_mount(mount: impl AsFd, attributes: u64) -> io::Result<()> {
+    let attr = MountAttr {
+        attr_set: attributes,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    set_mount_attr(mount.as_fd(), &attr, false)
+}
+
+/// Sets attributes of a mount and of those below it.
 pub(crate) fn restrict_mount(mount: impl AsFd, attributes: u64) -> io::Result<()> {
     let attr = MountAttr {
         attr_set: attributes,
