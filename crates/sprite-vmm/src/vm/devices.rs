@@ -15,6 +15,7 @@ use crate::config::{MAX_DRIVES, MAX_NETWORK_INTERFACES, VmConfig};
 use crate::memory::GuestMemory;
 use crate::virtio::block::{Block, OpenDiskError};
 use crate::virtio::rng::Rng;
+use crate::virtio::vsock::{StartVsockError, Vsock};
 use crate::virtio::{MMIO_SIZE, MmioTransport, NOTIFY_OFFSET, ThreadSetup, VirtioDevice};
 
 // Drives, network interfaces, the socket, randomness: each with a line of its own.
@@ -33,6 +34,9 @@ pub enum DeviceError {
         #[source]
         source: OpenDiskError,
     },
+    /// The socket between host and guest.
+    #[error("make the socket between host and guest")]
+    Vsock(#[source] StartVsockError),
     /// The source of randomness.
     #[error("make the source of randomness")]
     Entropy(#[source] io::Error),
@@ -117,6 +121,11 @@ pub(super) fn assemble(
         })?;
         assembled.counts.add(format!("block_{id}"), block.metrics());
         assembled.add(Box::new(block), vm, memory)?;
+    }
+    if let Some(vsock) = &config.vsock {
+        let vsock = Vsock::start(vsock).map_err(DeviceError::Vsock)?;
+        assembled.counts.add("vsock".to_owned(), vsock.metrics());
+        assembled.add(Box::new(vsock), vm, memory)?;
     }
     if config.entropy.is_some() {
         let rng = Rng::new().map_err(DeviceError::Entropy)?;
