@@ -16,6 +16,7 @@ pub mod log;
 pub mod memory;
 pub mod metrics;
 pub mod power;
+pub mod seccomp;
 pub mod serial;
 pub mod snapshot;
 pub mod vcpu;
