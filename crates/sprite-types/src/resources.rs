@@ -69,7 +69,10 @@ mod tests {
     #[test]
     fn sizes_are_checked_at_both_ends() {
         let sizes = Resources::default_for(2);
-        assert_eq!(sizes.cpus, 2);
+        assert_eq!(
+            (sizes.cpus, sizes.memory_mib, sizes.storage_gb),
+            (2, 4096, 100)
+        );
         assert_eq!(Resources::default_for(64).cpus, 8);
         assert!(sizes.checked().is_ok());
         assert!(

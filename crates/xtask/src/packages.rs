@@ -51,7 +51,7 @@ pub const SERVE: &[Package] = &[
     Package {
         name: "nftables",
         sign: Sign::Program("nft"),
-        purpose: "closes and opens machines' networks",
+        purpose: "lists firewall tables, to see that none is left",
     },
 ];
 

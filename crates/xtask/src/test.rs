@@ -41,7 +41,7 @@ pub fn run(host: Host, scope: Scope, consent: Consent) -> Outcome {
         Scope::AsItIs => Plan::here(host),
         Scope::All => prepare(&host, consent)?,
     };
-    plan.print();
+    eprintln!("plan:\n{}", plan.lines().join("\n"));
     let mut total = Tally::default();
     for (name, check) in [
         ("imports", edges::check as fn() -> Outcome),
@@ -125,7 +125,7 @@ impl Plan {
         Self { machines, sdks }
     }
 
-    fn print(&self) {
+    fn lines(&self) -> Vec<String> {
         let parts = [
             Part {
                 name: "documents",
@@ -148,13 +148,11 @@ impl Plan {
                 skipped: self.sdks.clone(),
             },
         ];
-        eprintln!("plan:");
-        for part in parts {
-            match part.skipped {
-                None => eprintln!("  run   {:<12} {}", part.name, part.what),
-                Some(why) => eprintln!("  skip  {:<12} {}: {why}", part.name, part.what),
-            }
-        }
+        let line = |part: Part| match part.skipped {
+            None => format!("  run   {:<12} {}", part.name, part.what),
+            Some(why) => format!("  skip  {:<12} {}: {why}", part.name, part.what),
+        };
+        parts.map(line).into()
     }
 }
 
@@ -201,4 +199,32 @@ pub fn against_a_server(host: Host, build: Build) -> Outcome<Tally> {
     total.add(Tally { passed, failed });
     server.remove()?;
     Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The part of the plan with this name.
+    fn line(privilege: Privilege, name: &str) -> String {
+        let lines = Plan::here(Host { privilege }).lines();
+        let line = lines.into_iter().find(|line| line.contains(name));
+        line.expect("every part has its line")
+    }
+
+    #[test]
+    fn what_is_skipped_is_told_with_its_reason_and_what_enables_it() {
+        for (privilege, how) in [
+            (Privilege::Sudo, "uses sudo"),
+            (Privilege::None, "as root:"),
+        ] {
+            assert!(line(privilege, "unit").starts_with("  run"));
+            let machines = line(privilege, "machines");
+            assert!(machines.starts_with("  skip"), "{machines}");
+            for part in ["needs root", "cargo xtask test --all", how] {
+                assert!(machines.contains(part), "{part}: {machines}");
+            }
+            assert!(line(privilege, "conformance").starts_with("  skip"));
+        }
+    }
 }

@@ -60,6 +60,7 @@ pub fn run(host: Host, build: Build, consent: Consent) -> Outcome {
     steps.push(format!(
         "a server with up to {IDLE_SPRITES} sprites at once; all removed at the end"
     ));
+    steps.push("the base image is made once and kept in /var/cache/sprited".to_owned());
     host.agree(&steps, consent)?;
     packages::install(&host, &missing)?;
     build.make()?;
