@@ -54,6 +54,25 @@ struct Ring {
     offered: HashMap<u16, Offered>,
 }
 
+/// A guest between two devices.
+pub(crate) struct Left {
+    memory: Arc<GuestMemory>,
+    rings: Vec<Ring>,
+    next_buffer: u64,
+}
+
+impl Left {
+    /// Goes on with a device that takes over from the saved one.
+    pub(crate) fn enter(self, device: Box<dyn VirtioDevice>, state: &TransportState) -> Driver {
+        let mut driver = Driver::attach_paused(device, self.memory);
+        driver.rings = self.rings;
+        driver.next_buffer = self.next_buffer;
+        driver.transport.restore(state).expect("the state fits");
+        driver.devices.resume();
+        driver
+    }
+}
+
 pub(crate) struct Driver {
     pub(crate) memory: Arc<GuestMemory>,
     pub(crate) transport: Arc<MmioTransport>,
@@ -61,7 +80,6 @@ pub(crate) struct Driver {
     irq: EventFd,
     rings: Vec<Ring>,
     next_buffer: u64,
-    event_idx: bool,
 }
 
 impl Driver {
@@ -87,7 +105,6 @@ impl Driver {
             irq,
             rings: Vec::new(),
             next_buffer: BUFFERS,
-            event_idx: false,
         }
     }
 
@@ -106,13 +123,16 @@ impl Driver {
 
     /// The same guest with another device, which takes over from the saved one.
     pub(crate) fn load(self, device: Box<dyn VirtioDevice>, state: &TransportState) -> Self {
-        let mut loaded = Self::attach_paused(device, Arc::clone(&self.memory));
-        loaded.rings = self.rings;
-        loaded.next_buffer = self.next_buffer;
-        loaded.event_idx = self.event_idx;
-        loaded.transport.restore(state).expect("the state fits");
-        loaded.devices.resume();
-        loaded
+        self.leave().enter(device, state)
+    }
+
+    /// The guest without its device, which ends.
+    pub(crate) fn leave(self) -> Left {
+        Left {
+            memory: self.memory,
+            rings: self.rings,
+            next_buffer: self.next_buffer,
+        }
     }
 
     pub(crate) fn read(&self, offset: u64) -> u32 {
@@ -142,7 +162,6 @@ impl Driver {
             features |= u64::from(self.read(0x10)) << (32 * half);
         }
         features &= !without;
-        self.event_idx = features & super::F_EVENT_IDX != 0;
         for half in 0..2 {
             self.write(0x24, half);
             self.write(

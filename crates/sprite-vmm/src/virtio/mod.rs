@@ -29,6 +29,7 @@ mod thread;
 mod transport;
 
 pub mod block;
+pub mod net;
 pub mod rng;
 pub mod vsock;
 

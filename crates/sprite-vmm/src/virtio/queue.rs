@@ -1,13 +1,15 @@
 //! One virtqueue in guest memory.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 
 use thiserror::Error;
 use virtio_queue::{Queue, QueueOwnedT, QueueState, QueueT};
 
 use super::chain::{Chain, ChainError, walk};
 use super::state::QueuePosition;
+use vm_memory::{Address, Bytes, GuestAddress, GuestMemoryError};
+
 use crate::memory::GuestMemory;
 
 /// The guest broke the rules of a queue; the device cannot go on with it.
@@ -27,10 +29,23 @@ pub enum BrokenQueue {
     },
 }
 
+impl BrokenQueue {
+    fn memory(error: GuestMemoryError) -> Self {
+        Self::Ring(virtio_queue::Error::GuestMemory(error))
+    }
+}
+
+/// Bytes of an element of the used ring. Source: VIRTIO 1.2, section 2.7.8.
+const USED_SIZE: u64 = 8;
+/// In the flags of the ring of offered chains: no interrupts. Source: VIRTIO 1.2, section 2.7.7.
+const NO_INTERRUPT: u16 = 1;
+
 /// A queue as a device uses it: takes chains, returns them, and knows when the guest wants to be woken.
 pub struct VirtQueue {
     queue: Queue,
     memory: Arc<GuestMemory>,
+    /// Up to where the guest has had its chance of an interrupt.
+    told: u16,
 }
 
 impl VirtQueue {
@@ -46,7 +61,12 @@ impl VirtQueue {
         if queue.ready() && !queue.is_valid(memory.as_ref()) {
             return Err(virtio_queue::Error::QueueNotReady);
         }
-        Ok(Self { queue, memory })
+        let told = queue.next_used();
+        Ok(Self {
+            queue,
+            memory,
+            told,
+        })
     }
 
     /// The guest's memory, with a life of its own: chains borrow from it while the queue moves on.
@@ -135,9 +155,42 @@ impl VirtQueue {
     /// # Errors
     /// The chain's head is none, or the ring is not in the memory.
     pub fn add_used(&mut self, head: u16, written: u32) -> Result<(), BrokenQueue> {
-        self.queue
-            .add_used(self.memory.as_ref(), head, written)
-            .map_err(BrokenQueue::Ring)
+        self.add_all_used(&[(head, written)])
+    }
+
+    /// Returns chains to the guest, each with the bytes in its writable part; the guest sees all of them or none.
+    ///
+    /// # Errors
+    /// A chain's head is none, or the ring is not in the memory.
+    pub fn add_all_used(&mut self, chains: &[(u16, u32)]) -> Result<(), BrokenQueue> {
+        let mut next = self.queue.next_used();
+        for &(head, written) in chains {
+            if head >= self.queue.size() {
+                return Err(BrokenQueue::Ring(
+                    virtio_queue::Error::InvalidDescriptorIndex,
+                ));
+            }
+            let element = u64::from(head) | u64::from(written) << 32;
+            let place = u64::from(next % self.queue.size());
+            let at = self.ring(self.queue.used_ring(), 4 + place * USED_SIZE)?;
+            self.memory
+                .write_obj(element.to_le(), at)
+                .map_err(BrokenQueue::memory)?;
+            next = next.wrapping_add(1);
+        }
+        let index = self.ring(self.queue.used_ring(), 2)?;
+        // What it stands for is there before it is.
+        self.memory
+            .store(next.to_le(), index, Ordering::Release)
+            .map_err(BrokenQueue::memory)?;
+        self.queue.set_next_used(next);
+        Ok(())
+    }
+
+    fn ring(&self, base: u64, offset: u64) -> Result<GuestAddress, BrokenQueue> {
+        GuestAddress(base)
+            .checked_add(offset)
+            .ok_or(BrokenQueue::Ring(virtio_queue::Error::AddressOverflow))
     }
 
     /// Whether the guest wants an interrupt for what was returned since the last call.
@@ -145,9 +198,28 @@ impl VirtQueue {
     /// # Errors
     /// The ring is not in the memory.
     pub fn wants_interrupt(&mut self) -> Result<bool, BrokenQueue> {
-        self.queue
-            .needs_notification(self.memory.as_ref())
-            .map_err(BrokenQueue::Ring)
+        // The guest looks at the used ring after it has said what it wants: one of us sees the other.
+        fence(Ordering::SeqCst);
+        let now = self.queue.next_used();
+        let before = std::mem::replace(&mut self.told, now);
+        let available = self.queue.avail_ring();
+        // Source: VIRTIO 1.2, sections 2.7.7 and 2.7.10.
+        let offset = if self.queue.event_idx_enabled() {
+            4 + u64::from(self.queue.size()) * 2
+        } else {
+            0
+        };
+        let said: u16 = self
+            .memory
+            .load(self.ring(available, offset)?, Ordering::Relaxed)
+            .map(u16::from_le)
+            .map_err(BrokenQueue::memory)?;
+        if !self.queue.event_idx_enabled() {
+            return Ok(said & NO_INTERRUPT == 0);
+        }
+        // Whether `said` is among those returned since the last call, all numbers modulo 2^16.
+        let behind = now.wrapping_sub(said).wrapping_sub(1);
+        Ok(behind < now.wrapping_sub(before))
     }
 
     /// Asks the guest to notify about the next chain; whether there are chains already.

@@ -6,6 +6,7 @@ use virtio_queue::QueueState;
 
 use super::DeviceKind;
 use super::block::BlockState;
+use super::net::NetState;
 use super::vsock::VsockState;
 
 /// Registers, negotiation and queues of one transport, and the device behind it.
@@ -44,6 +45,8 @@ pub enum DeviceState {
     Block(BlockState),
     /// A socket between host and guest.
     Vsock(VsockState),
+    /// A network card.
+    Net(NetState),
 }
 
 impl DeviceState {
@@ -54,6 +57,7 @@ impl DeviceState {
             Self::Entropy => DeviceKind::Entropy,
             Self::Block(_) => DeviceKind::Block,
             Self::Vsock(_) => DeviceKind::Vsock,
+            Self::Net(_) => DeviceKind::Net,
         }
     }
 }
@@ -154,6 +158,9 @@ pub enum RestoreError {
         /// The address saved.
         found: u32,
     },
+    /// The network card has another address.
+    #[error("restore a network card with the address that the guest knows")]
+    Mac,
     /// A queue does not lie in the memory.
     #[error("restore queue {index}")]
     Queue {

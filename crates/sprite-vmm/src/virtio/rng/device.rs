@@ -98,10 +98,12 @@ impl VirtioDevice for Rng {
     fn restore(&mut self, state: &DeviceState) -> Result<(), RestoreError> {
         match state {
             DeviceState::Entropy => Ok(()),
-            other @ (DeviceState::Block(_) | DeviceState::Vsock(_)) => Err(RestoreError::Kind {
-                expected: DeviceKind::Entropy,
-                found: other.kind(),
-            }),
+            other @ (DeviceState::Block(_) | DeviceState::Vsock(_) | DeviceState::Net(_)) => {
+                Err(RestoreError::Kind {
+                    expected: DeviceKind::Entropy,
+                    found: other.kind(),
+                })
+            }
         }
     }
 }
