@@ -117,6 +117,8 @@ fn a_server_boots_what_it_recorded() {
     // As the message says.
     fs::remove_dir_all(made.kernel.parent().expect("its directory")).expect("remove it");
     Guest::open(&options, &GuestSource::Recorded, b"agent 2", &Silent).expect("made anew");
+    let updated = Guest::update(&options, &Silent).expect("there is nothing newer");
+    assert_eq!(updated, recorded);
 }
 
 #[test]

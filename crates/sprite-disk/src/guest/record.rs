@@ -153,10 +153,8 @@ pub struct GuestOptions {
 /// Which guest system is meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GuestSource {
-    /// The one that is recorded; where none is, the newest, which is recorded then.
+    /// The one that is recorded; where none is, the newest that the distribution has, which is recorded then.
     Recorded,
-    /// The newest that the distribution has, which is recorded then.
-    Newest,
     /// One that was recorded before.
     Earlier(GuestId),
 }
@@ -215,14 +213,9 @@ impl Guest {
         progress: &dyn Progress,
     ) -> Result<GuestSystem, GuestError> {
         let directory = &options.directory;
-        let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(0o700);
-        builder.create(directory).map_err(failed(directory))?;
-        let lock = cache::lock(directory, "guest", "guest system", progress);
-        let _lock = lock.map_err(failed(directory))?;
+        let _lock = lock(directory, progress)?;
         let id = match source {
             GuestSource::Earlier(id) => id.clone(),
-            GuestSource::Newest => take_newest(options, progress)?,
             GuestSource::Recorded => match current(directory)? {
                 Some(id) if directory.join(id.to_string()).is_dir() => id,
                 Some(_) | None => take_newest(options, progress)?,
@@ -250,22 +243,46 @@ impl Guest {
         })
     }
 
+    /// Takes the newest guest system that the distribution has, and records it: machines that start from now on
+    /// boot it. Those that run or sleep keep theirs.
+    ///
+    /// # Errors
+    /// Names the step, and the remedy where there is one.
+    ///
+    /// # Crash safety
+    /// As [`Guest::open`].
+    pub fn update(options: &GuestOptions, progress: &dyn Progress) -> Result<Self, GuestError> {
+        let _lock = lock(&options.directory, progress)?;
+        let id = take_newest(options, progress)?;
+        Self::read(&options.directory, id)
+    }
+
     /// What a server boots now; `None` if it has no guest system yet. Changes nothing.
     ///
     /// # Errors
     /// The record cannot be read.
     pub fn recorded(directory: &Path) -> Result<Option<Self>, GuestError> {
-        let Some(id) = current(directory)? else {
-            return Ok(None);
-        };
+        let id = current(directory)?;
+        id.map(|id| Self::read(directory, id)).transpose()
+    }
+
+    fn read(directory: &Path, id: GuestId) -> Result<Self, GuestError> {
         let description = read_description(&directory.join(id.to_string()))?;
-        Ok(Some(Self {
+        Ok(Self {
             id,
             version: description.version,
             packages: description.packages,
             made_at: description.made_at,
-        }))
+        })
     }
+}
+
+/// Nobody else changes the directory while the file is open.
+fn lock(directory: &Path, progress: &dyn Progress) -> Result<File, GuestError> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    builder.create(directory).map_err(failed(directory))?;
+    cache::lock(directory, "guest", "guest system", progress).map_err(failed(directory))
 }
 
 /// Takes the newest over from the cache, and records it.
