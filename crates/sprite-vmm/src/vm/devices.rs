@@ -14,6 +14,7 @@ use crate::bus::{Bus, BusDevice, BusError};
 use crate::config::{MAX_DRIVES, MAX_NETWORK_INTERFACES, VmConfig};
 use crate::memory::GuestMemory;
 use crate::virtio::block::{Block, OpenDiskError};
+use crate::virtio::net::{Net, OpenTapError};
 use crate::virtio::rng::Rng;
 use crate::virtio::vsock::{StartVsockError, Vsock};
 use crate::virtio::{MMIO_SIZE, MmioTransport, NOTIFY_OFFSET, ThreadSetup, VirtioDevice};
@@ -33,6 +34,15 @@ pub enum DeviceError {
         /// What is wrong.
         #[source]
         source: OpenDiskError,
+    },
+    /// A network interface.
+    #[error("make network interface {id}")]
+    NetworkInterface {
+        /// Its name on the control socket.
+        id: String,
+        /// What is wrong.
+        #[source]
+        source: OpenTapError,
     },
     /// The socket between host and guest.
     #[error("make the socket between host and guest")]
@@ -121,6 +131,15 @@ pub(super) fn assemble(
         })?;
         assembled.counts.add(format!("block_{id}"), block.metrics());
         assembled.add(Box::new(block), vm, memory)?;
+    }
+    for interface in &config.network_interfaces {
+        let id = interface.iface_id.as_str();
+        let net = Net::open(interface).map_err(|source| DeviceError::NetworkInterface {
+            id: id.to_owned(),
+            source,
+        })?;
+        assembled.counts.add(format!("net_{id}"), net.metrics());
+        assembled.add(Box::new(net), vm, memory)?;
     }
     if let Some(vsock) = &config.vsock {
         let vsock = Vsock::start(vsock).map_err(DeviceError::Vsock)?;
