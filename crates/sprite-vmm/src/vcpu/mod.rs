@@ -22,6 +22,7 @@ use kvm_bindings::CpuId;
 use kvm_ioctls::VcpuFd;
 
 use crate::arch::native::state::{self, CpuState, StateError};
+use crate::arch::native::time::{Cpu, Moment};
 use crate::bus::Bus;
 use crate::end::EndSignal;
 use crate::virtio::{ThreadKind, ThreadSetup, spawn};
@@ -39,6 +40,8 @@ pub struct Vcpu {
     pub fd: VcpuFd,
     /// What it says of itself.
     pub cpuid: CpuId,
+    /// Whether its TSC counts at another speed than the host's.
+    pub scaled: bool,
     /// The model-specific registers that are saved.
     pub msrs: Arc<[u32]>,
     /// Devices in memory.
@@ -55,6 +58,7 @@ enum Command {
         done: Sender<()>,
     },
     Save {
+        moment: Moment,
         done: Sender<Result<Box<CpuState>, StateError>>,
     },
 }
@@ -152,13 +156,13 @@ impl VcpuHandle {
         })
     }
 
-    /// Its state, while it is paused.
+    /// Its state, while it is paused; its time as of `moment`.
     ///
     /// # Errors
     /// [`SaveError`].
-    pub fn save(&self) -> Result<CpuState, SaveError> {
+    pub fn save(&self, moment: Moment) -> Result<CpuState, SaveError> {
         let (done, told) = mpsc::channel();
-        self.send(Command::Save { done })?;
+        self.send(Command::Save { moment, done })?;
         let saved = told.recv().map_err(|_| ThreadGone { vcpu: self.id })?;
         saved
             .map(|state| *state)
@@ -218,8 +222,12 @@ fn serve(mut vcpu: Vcpu, commands: &Receiver<Command>, kick: &Kick) {
                 // Whoever asked may have given up.
                 let _ = done.send(());
             }
-            Some(Command::Save { done }) => {
-                let saved = state::save_cpu(&vcpu.fd, &vcpu.cpuid, &vcpu.msrs);
+            Some(Command::Save { moment, done }) => {
+                let cpu = Cpu {
+                    fd: &vcpu.fd,
+                    scaled: vcpu.scaled,
+                };
+                let saved = state::save_cpu(cpu, &vcpu.cpuid, &vcpu.msrs, moment);
                 let _ = done.send(saved.map(Box::new));
             }
             None => match exit::run_until_kicked(&mut vcpu, kick) {

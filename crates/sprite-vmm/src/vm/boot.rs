@@ -107,6 +107,7 @@ impl Vm {
                 id,
                 fd: create_vcpu(&fd, id)?,
                 cpuid: cpuid::of_cpu(&common, id, count)?,
+                scaled: false,
                 msrs: Arc::clone(&msrs),
                 memory_bus: Arc::clone(&registers),
                 port_bus: Arc::clone(&ports),

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use kvm_bindings::CpuId;
+use kvm_ioctls::VcpuFd;
 use vm_memory::Bytes;
 
 use super::assemble::{AssembleError, create_vcpu, create_vm, open_console, open_kvm, port_bus};
@@ -14,7 +15,8 @@ use crate::arch::native::cpuid::{self, CpuidError, Misfit};
 use crate::arch::native::interrupts::{self, EVENT_LINE};
 use crate::arch::native::layout::GENERATION_ID;
 use crate::arch::native::msr::{self, MsrError};
-use crate::arch::native::state::{self, StateError};
+use crate::arch::native::state::{self, CpuState, StateError};
+use crate::arch::native::time::Cpu;
 use crate::config::VmConfig;
 use crate::end::EndSignal;
 use crate::memory::GuestMemory;
@@ -115,9 +117,14 @@ impl Vm {
         let mut ready = Vec::with_capacity(state.vcpus.len());
         for (id, saved) in (0..count).zip(&state.vcpus) {
             let vcpu = create_vcpu(&fd, id)?;
-            state::restore_cpu(&kvm, &vcpu, saved)
+            let scaled = state::restore_cpu(&kvm, &vcpu, saved)
                 .map_err(|source| LoadError::Vcpu { vcpu: id, source })?;
-            ready.push((id, vcpu, saved));
+            ready.push(Ready {
+                id,
+                fd: vcpu,
+                scaled,
+                saved,
+            });
         }
         state::restore_platform(&fd, &state.platform)?;
         // After the interrupt controllers: a line may be raised at once.
@@ -130,16 +137,24 @@ impl Vm {
                 .map_err(|source| LoadError::Device { number, source })?;
         }
         renew_generation_id(&memory, &fd)?;
+        state::restore_time(&fd, &state.platform, ready.iter().map(Ready::cpu))?;
 
         let ports = Arc::new(port_bus(&serial, &end)?);
         let registers = Arc::new(assembled.bus);
         let mut vcpus = Vec::with_capacity(ready.len());
-        for (id, vcpu, saved) in ready {
+        for Ready {
+            id,
+            fd,
+            scaled,
+            saved,
+        } in ready
+        {
             let vcpu = Vcpu {
                 id,
-                fd: vcpu,
+                fd,
                 cpuid: CpuId::from_entries(&saved.cpuid)
                     .expect("as many entries as were restored just now"),
+                scaled,
                 msrs: Arc::clone(&msrs),
                 memory_bus: Arc::clone(&registers),
                 port_bus: Arc::clone(&ports),
@@ -156,6 +171,24 @@ impl Vm {
             memory,
             end,
         })
+    }
+}
+
+/// A vCPU that has its state, but no thread yet.
+struct Ready<'a> {
+    id: u8,
+    fd: VcpuFd,
+    scaled: bool,
+    saved: &'a CpuState,
+}
+
+impl Ready<'_> {
+    fn cpu(&self) -> (Cpu<'_>, &CpuState) {
+        let cpu = Cpu {
+            fd: &self.fd,
+            scaled: self.scaled,
+        };
+        (cpu, self.saved)
     }
 }
 

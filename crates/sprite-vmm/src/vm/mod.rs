@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::arch::native::state::{self, CpuState, PlatformState, StateError};
+use crate::arch::native::time::{self, TimeError};
 use crate::end::EndSignal;
 use crate::memory::GuestMemory;
 use crate::serial::{Serial, SerialState};
@@ -64,6 +65,9 @@ pub enum SaveError {
     /// A vCPU's.
     #[error(transparent)]
     Vcpu(#[from] VcpuSaveError),
+    /// The moment.
+    #[error(transparent)]
+    Time(#[from] TimeError),
     /// That of the hardware that KVM keeps.
     #[error(transparent)]
     Platform(#[from] StateError),
@@ -103,14 +107,15 @@ impl Vm {
     /// # Errors
     /// [`SaveError`].
     pub fn save(&mut self) -> Result<VmState, SaveError> {
+        let moment = time::now(&self.fd)?;
         let vcpus = self
             .vcpus
             .iter()
-            .map(VcpuHandle::save)
+            .map(|vcpu| vcpu.save(moment))
             .collect::<Result<_, _>>()?;
         Ok(VmState {
             vcpus,
-            platform: state::save_platform(&self.fd)?,
+            platform: state::save_platform(&self.fd, moment)?,
             serial: self.serial.save(),
             devices: self
                 .devices

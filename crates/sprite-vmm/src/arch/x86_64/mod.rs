@@ -7,6 +7,7 @@ pub mod interrupts;
 pub mod layout;
 pub mod msr;
 pub mod state;
+pub mod time;
 
 /// Who made the host's CPU, as it says itself.
 #[must_use]

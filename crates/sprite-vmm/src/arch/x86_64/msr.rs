@@ -10,8 +10,8 @@ use kvm_bindings::{Msrs, kvm_msr_entry};
 use kvm_ioctls::{Kvm, VcpuFd};
 
 /// Numbers. Source: Intel SDM volume 4; AMD APM volume 2, appendix A.
-const TSC: u32 = 0x10;
-const TSC_DEADLINE: u32 = 0x6e0;
+pub(super) const TSC: u32 = 0x10;
+pub(super) const TSC_DEADLINE: u32 = 0x6e0;
 const MISC_ENABLE: u32 = 0x1a0;
 const MTRR_DEFAULT_TYPE: u32 = 0x2ff;
 
@@ -20,8 +20,11 @@ const FAST_STRINGS: u64 = 1;
 /// MTRR_DEFAULT_TYPE: switched on, memory is cached and written back.
 const WRITE_BACK: u64 = 1 << 11 | 6;
 
-/// What is on KVM's list but not the guest's.
+/// What is on KVM's list but not the guest's, or not taken here.
 const NOT_OURS: &[RangeInclusive<u32>] = &[
+    // Time is taken by itself.
+    TSC..=TSC,
+    TSC_DEADLINE..=TSC_DEADLINE,
     // Performance counters of Intel: counters, event selects, fixed counters and their control, alternatives.
     0xc1..=0xc8,
     0x186..=0x18d,
@@ -123,27 +126,22 @@ pub fn read(vcpu: &VcpuFd, indices: &[u32]) -> Result<Vec<kvm_msr_entry>, MsrErr
     Ok(values)
 }
 
-/// Writes registers: the deadline of the timer last, for it is compared with the TSC that another one sets.
+/// Writes registers.
 ///
 /// # Errors
 /// [`MsrError`]: KVM refuses a value and the register does not hold it already.
 pub fn write(vcpu: &VcpuFd, values: &[kvm_msr_entry]) -> Result<(), MsrError> {
-    let (last, first): (Vec<&kvm_msr_entry>, Vec<&kvm_msr_entry>) =
-        values.iter().partition(|entry| entry.index == TSC_DEADLINE);
-    let ordered: Vec<(u32, u64)> = first
-        .into_iter()
-        .chain(last)
-        .map(|entry| (entry.index, entry.data))
-        .collect();
-    let mut rest = ordered.as_slice();
+    let mut rest = values;
     while !rest.is_empty() {
         let (now, _) = rest.split_at(rest.len().min(AT_ONCE));
-        let msrs = entries(now.iter().copied());
+        let msrs = entries(now.iter().map(|entry| (entry.index, entry.data)));
         let count = vcpu.set_msrs(&msrs).map_err(MsrError::Write)?;
         rest = &rest[count..];
         if count < now.len() {
             // KVM stops at the first that it does not take.
-            let (index, value) = rest[0];
+            let kvm_msr_entry {
+                index, data: value, ..
+            } = rest[0];
             let held = read(vcpu, &[index])?;
             if held.first().map(|entry| entry.data) != Some(value) {
                 return Err(MsrError::Refused { index, value });
@@ -189,10 +187,18 @@ mod tests {
 
     #[test]
     fn what_the_guest_does_not_have_is_not_saved() {
-        let list = [TSC, 0xc1, 0x480, 0x4000_0000, 0x4b56_4d01, 0xc001_0004];
+        let list = [
+            0x1b,
+            TSC,
+            0xc1,
+            0x480,
+            0x4000_0000,
+            0x4b56_4d01,
+            0xc001_0004,
+        ];
         let chosen = choose(&list);
-        assert!(chosen.contains(&TSC) && chosen.contains(&0x4b56_4d01));
-        for index in [0xc1, 0x480, 0x4000_0000, 0xc001_0004] {
+        assert!(chosen.contains(&0x1b) && chosen.contains(&0x4b56_4d01));
+        for index in [TSC, 0xc1, 0x480, 0x4000_0000, 0xc001_0004] {
             assert!(!chosen.contains(&index), "{index:#x}");
         }
     }

@@ -5,18 +5,20 @@
 //!   has begun, which changes registers. It is written before the registers for the same reason.
 //! * CPUID comes before all that it makes possible; the system registers hold the local APIC's base, so they
 //!   come before the local APIC.
-//! * Model-specific registers come after the local APIC, for writing the deadline arms its timer.
-//! * Pending events come last, for other writes drop them.
+//! * Model-specific registers come after the local APIC, which some of them change.
+//! * Pending events come after them, for other writes drop them.
+//! * Time comes last of all ([`super::time`]): from then on a timer may come.
 
 use kvm_bindings::{
-    CpuId, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, kvm_clock_data,
-    kvm_cpuid_entry2, kvm_debugregs, kvm_irqchip, kvm_lapic_state, kvm_mp_state, kvm_msr_entry,
-    kvm_pit_state2, kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
+    CpuId, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE, kvm_cpuid_entry2,
+    kvm_debugregs, kvm_irqchip, kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_pit_state2,
+    kvm_regs, kvm_sregs, kvm_vcpu_events, kvm_xcrs, kvm_xsave,
 };
 use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
 use serde::{Deserialize, Serialize};
 
 use super::msr::{self, MsrError};
+use super::time::{self, Cpu, CpuTime, Moment, TimeError};
 
 /// How far the TSC's frequency of a host may be from the guest's without scaling it: 250 parts per million.
 /// Source: `tsc_tolerance_ppm` of KVM.
@@ -39,6 +41,9 @@ pub enum StateError {
     /// Registers.
     #[error("take care of the model-specific registers")]
     Msrs(#[from] MsrError),
+    /// Time.
+    #[error(transparent)]
+    Time(#[from] TimeError),
     /// More leaves of CPUID than KVM takes.
     #[error("restore {leaves} leaves of CPUID")]
     Leaves {
@@ -82,8 +87,7 @@ fn restoring(part: &'static str) -> impl Fn(kvm_ioctls::Error) -> StateError {
 pub struct CpuState {
     /// What it says of itself.
     pub cpuid: Vec<kvm_cpuid_entry2>,
-    /// How fast its TSC counts; none if the host cannot tell.
-    pub tsc_khz: Option<u32>,
+    time: CpuTime,
     mp_state: kvm_mp_state,
     regs: kvm_regs,
     sregs: kvm_sregs,
@@ -95,17 +99,23 @@ pub struct CpuState {
     events: kvm_vcpu_events,
 }
 
-/// Takes the state of a CPU that stands still.
+/// Takes the state of a CPU that stands still, its time as of `moment`.
 ///
 /// # Errors
 /// [`StateError`].
-pub fn save_cpu(vcpu: &VcpuFd, cpuid: &CpuId, msrs: &[u32]) -> Result<CpuState, StateError> {
+pub fn save_cpu(
+    cpu: Cpu<'_>,
+    cpuid: &CpuId,
+    msrs: &[u32],
+    moment: Moment,
+) -> Result<CpuState, StateError> {
+    let vcpu = cpu.fd;
     let mp_state = vcpu
         .get_mp_state()
         .map_err(saving("state of multiprocessing"))?;
     Ok(CpuState {
         cpuid: cpuid.as_slice().to_vec(),
-        tsc_khz: vcpu.get_tsc_khz().ok(),
+        time: time::save(cpu, moment)?,
         mp_state,
         regs: vcpu.get_regs().map_err(saving("registers"))?,
         sregs: vcpu.get_sregs().map_err(saving("system registers"))?,
@@ -121,18 +131,20 @@ pub fn save_cpu(vcpu: &VcpuFd, cpuid: &CpuId, msrs: &[u32]) -> Result<CpuState, 
     })
 }
 
-/// Puts a saved state into a new CPU.
+/// Puts a saved state into a new CPU, all but its time. What comes back is whether its TSC counts at another
+/// speed than the host's.
 ///
 /// # Errors
 /// [`StateError`].
-pub fn restore_cpu(kvm: &Kvm, vcpu: &VcpuFd, state: &CpuState) -> Result<(), StateError> {
+pub fn restore_cpu(kvm: &Kvm, vcpu: &VcpuFd, state: &CpuState) -> Result<bool, StateError> {
     let cpuid = CpuId::from_entries(&state.cpuid).map_err(|_| StateError::Leaves {
         leaves: state.cpuid.len(),
     })?;
     vcpu.set_cpuid2(&cpuid).map_err(restoring("CPUID"))?;
-    if let Some(khz) = state.tsc_khz {
-        restore_tsc_frequency(kvm, vcpu, khz)?;
-    }
+    let scaled = match state.time.khz {
+        Some(khz) => restore_tsc_frequency(kvm, vcpu, khz)?,
+        None => false,
+    };
     vcpu.set_mp_state(state.mp_state)
         .map_err(restoring("state of multiprocessing"))?;
     vcpu.set_sregs(&state.sregs)
@@ -149,7 +161,21 @@ pub fn restore_cpu(kvm: &Kvm, vcpu: &VcpuFd, state: &CpuState) -> Result<(), Sta
         .map_err(restoring("local APIC"))?;
     msr::write(vcpu, &state.msrs)?;
     vcpu.set_vcpu_events(&state.events)
-        .map_err(restoring("pending events"))
+        .map_err(restoring("pending events"))?;
+    Ok(scaled)
+}
+
+/// Sets the clock and all CPUs' time. The last step before the guest goes on.
+///
+/// # Errors
+/// [`StateError::Time`].
+pub fn restore_time<'a>(
+    vm: &VmFd,
+    platform: &PlatformState,
+    cpus: impl Iterator<Item = (Cpu<'a>, &'a CpuState)>,
+) -> Result<(), StateError> {
+    let cpus: Vec<_> = cpus.map(|(cpu, state)| (cpu, &state.time)).collect();
+    Ok(time::restore(vm, platform.clock, &cpus)?)
 }
 
 /// Refuses a host on which KVM's XSAVE area is larger than the one in a snapshot.
@@ -165,15 +191,18 @@ pub fn check_xsave(vm: &VmFd) -> Result<(), StateError> {
     Ok(())
 }
 
-fn restore_tsc_frequency(kvm: &Kvm, vcpu: &VcpuFd, saved: u32) -> Result<(), StateError> {
+/// What comes back is whether the guest's TSC is scaled from now on.
+fn restore_tsc_frequency(kvm: &Kvm, vcpu: &VcpuFd, saved: u32) -> Result<bool, StateError> {
     let here = vcpu.get_tsc_khz().map_err(restoring("TSC frequency"))?;
     if here.abs_diff(saved) <= saved / TSC_TOLERANCE {
-        return Ok(());
+        return Ok(false);
     }
     if !kvm.check_extension(Cap::TscControl) {
         return Err(StateError::TscFrequency { saved, here });
     }
-    vcpu.set_tsc_khz(saved).map_err(restoring("TSC frequency"))
+    vcpu.set_tsc_khz(saved)
+        .map_err(restoring("TSC frequency"))?;
+    Ok(true)
 }
 
 /// The hardware outside the CPUs that KVM keeps.
@@ -183,29 +212,21 @@ pub struct PlatformState {
     pic_second: kvm_irqchip,
     io_apic: kvm_irqchip,
     timer: kvm_pit_state2,
-    clock: kvm_clock_data,
+    /// In nanoseconds.
+    clock: u64,
 }
 
-/// Takes the state of interrupt controllers, timer and clock.
+/// Takes the state of interrupt controllers and timer, and the clock as of `moment`.
 ///
 /// # Errors
 /// [`StateError`].
-pub fn save_platform(vm: &VmFd) -> Result<PlatformState, StateError> {
+pub fn save_platform(vm: &VmFd, moment: Moment) -> Result<PlatformState, StateError> {
     Ok(PlatformState {
         pic_first: save_controller(vm, KVM_IRQCHIP_PIC_MASTER)?,
         pic_second: save_controller(vm, KVM_IRQCHIP_PIC_SLAVE)?,
         io_apic: save_controller(vm, KVM_IRQCHIP_IOAPIC)?,
         timer: vm.get_pit2().map_err(saving("interval timer"))?,
-        clock: save_clock(vm)?,
-    })
-}
-
-/// The clock goes on where it was: the guest's monotonic time does not count its sleep.
-fn save_clock(vm: &VmFd) -> Result<kvm_clock_data, StateError> {
-    let clock = vm.get_clock().map_err(saving("clock"))?;
-    Ok(kvm_clock_data {
-        clock: clock.clock,
-        ..kvm_clock_data::default()
+        clock: moment.clock,
     })
 }
 
@@ -219,7 +240,7 @@ fn save_controller(vm: &VmFd, chip_id: u32) -> Result<kvm_irqchip, StateError> {
     Ok(controller)
 }
 
-/// Puts interrupt controllers, timer and clock back. After the CPUs.
+/// Puts interrupt controllers and timer back. After the CPUs.
 ///
 /// # Errors
 /// [`StateError`].
@@ -229,6 +250,5 @@ pub fn restore_platform(vm: &VmFd, state: &PlatformState) -> Result<(), StateErr
             .map_err(restoring("interrupt controllers"))?;
     }
     vm.set_pit2(&state.timer)
-        .map_err(restoring("interval timer"))?;
-    vm.set_clock(&state.clock).map_err(restoring("clock"))
+        .map_err(restoring("interval timer"))
 }
