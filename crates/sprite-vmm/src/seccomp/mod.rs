@@ -42,6 +42,18 @@ impl From<ThreadKind> for Thread {
     }
 }
 
+/// Has all threads take memory from one heap. Before the first thread starts.
+///
+/// glibc makes further heaps for threads that meet, and opens a file when one of them shrinks, which no filter
+/// allows. Source: glibc, `malloc/arena.c`, `shrink_heap`; `mallopt(3)`.
+pub fn share_one_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it sets a number of the allocator, under the allocator's own lock.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
 /// Lets the calling thread, and every thread that it starts, do only what a thread of this kind has to do. There
 /// is no way back.
 ///

@@ -47,7 +47,6 @@ const API: &[c_long] = &[
 /// Snapshots, metrics, and a vCPU's attention.
 const CONTROL: &[c_long] = &[
     libc::SYS_fallocate,
-    libc::SYS_fcntl,
     libc::SYS_fdatasync,
     libc::SYS_fstat,
     libc::SYS_fstatfs,
@@ -146,6 +145,7 @@ mod command {
     pub(super) const KVM_GET_XSAVE: u64 = 0xaea4;
     pub(super) const KVM_GET_XCRS: u64 = 0xaea6;
     pub(super) const KVM_KVMCLOCK_CTRL: u64 = 0xaead;
+    pub(super) const KVM_GET_DEVICE_ATTR: u64 = 0xaee2;
     pub(super) const TUNSETOFFLOAD: u64 = 0x54d0;
 }
 
@@ -156,7 +156,7 @@ const CONTROL_COMMANDS: &[u64] = &[
     command::KVM_GET_PIT2_OR_EVENTS,
 ];
 
-/// Commands that a vCPU needs: to run, to tell its state, and a network card that its guest activates.
+/// Commands that a vCPU needs: to run, and to tell its state.
 const VCPU_COMMANDS: &[u64] = &[
     command::KVM_RUN,
     command::KVM_GET_REGS,
@@ -166,12 +166,15 @@ const VCPU_COMMANDS: &[u64] = &[
     command::KVM_GET_MP_STATE,
     command::KVM_GET_PIT2_OR_EVENTS,
     command::KVM_GET_DEBUGREGS,
+    command::KVM_GET_DEVICE_ATTR,
     command::KVM_GET_TSC_KHZ,
     command::KVM_GET_XSAVE,
     command::KVM_GET_XCRS,
     command::KVM_KVMCLOCK_CTRL,
-    command::TUNSETOFFLOAD,
 ];
+
+/// Commands that the devices need: a network card that its guest has set up tells the tap.
+const EVENT_LOOP_COMMANDS: &[u64] = &[command::FIONBIO, command::TUNSETOFFLOAD];
 
 /// What a thread of this kind may call.
 ///
@@ -182,13 +185,15 @@ pub(super) fn of(thread: Thread) -> Result<Rules, BackendError> {
         Thread::Api => (API, older::API, &[command::FIONBIO]),
         Thread::Control => (CONTROL, older::CONTROL, CONTROL_COMMANDS),
         Thread::Vcpu => (VCPU, older::VCPU, VCPU_COMMANDS),
-        Thread::EventLoop => (EVENT_LOOP, older::EVENT_LOOP, &[command::FIONBIO]),
+        Thread::EventLoop => (EVENT_LOOP, older::EVENT_LOOP, EVENT_LOOP_COMMANDS),
         Thread::BlockWorker => (BLOCK_WORKER, older::BLOCK_WORKER, &[]),
     };
     let mut rules = Rules::new();
     for call in ANY.iter().chain(calls).chain(older) {
         rules.insert(*call, Vec::new());
     }
+    // A build for debugging looks at descriptors before it closes them.
+    rules.insert(libc::SYS_fcntl, vec![is_look_at_flags()?]);
     rules.insert(libc::SYS_mmap, vec![never_executable()?]);
     rules.insert(libc::SYS_mprotect, vec![never_executable()?]);
     if !commands.is_empty() {
@@ -211,6 +216,11 @@ fn never_executable() -> Result<SeccompRule, BackendError> {
 /// The second argument is a command with this type and number.
 fn is_command(command: u64) -> Result<SeccompRule, BackendError> {
     rule(1, SeccompCmpOp::MaskedEq(0xffff), command)
+}
+
+/// The second argument is `F_GETFD`.
+fn is_look_at_flags() -> Result<SeccompRule, BackendError> {
+    rule(1, SeccompCmpOp::Eq, u64::from(libc::F_GETFD.unsigned_abs()))
 }
 
 /// The first argument is `AF_UNIX`.

@@ -1,0 +1,303 @@
+//! The program as it is started by others, with its filters on, and guests of a few instructions in it.
+
+mod guests;
+mod harness;
+
+use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use guests::{COUNTER, Program as Guest, Setting, kvm_opens};
+use harness::{Client, request};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A running program, killed when the test is over.
+struct Vmm {
+    child: Child,
+    client: Client,
+}
+
+impl Vmm {
+    fn start(directory: &TempDir, name: &str) -> Vmm {
+        let socket = directory.path().join(name);
+        let mut child = Command::new(env!("CARGO_BIN_EXE_sprite-vmm"))
+            .arg("--api-sock")
+            .arg(&socket)
+            .args(["--id", name])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let limit = Instant::now() + Duration::from_secs(30);
+        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
+            assert!(
+                Instant::now() < limit && child.try_wait().expect("it is ours").is_none(),
+                "the program makes its socket"
+            );
+            std::thread::yield_now();
+        }
+        Vmm {
+            child,
+            client: Client::connect(&socket),
+        }
+    }
+
+    fn ask(&mut self, method: &str, path: &str, body: &Value) -> Option<(u16, Value)> {
+        let body = body.to_string();
+        self.client
+            .send(request(method, path, &body).as_bytes())
+            .ok()?;
+        self.client.receive()
+    }
+
+    fn done(&mut self, method: &str, path: &str, body: &Value) {
+        let answer = self.ask(method, path, body);
+        if answer != Some((204, Value::Null)) {
+            panic!("{method} {path} {body}: {answer:?}, {}", self.last_words());
+        }
+    }
+
+    /// The status that it ended with by itself, and what it said.
+    fn end(&mut self) -> (Option<i32>, String) {
+        let status = self.child.wait().expect("it is ours");
+        (status.code(), self.last_words())
+    }
+
+    fn last_words(&mut self) -> String {
+        // A program that still runs would be waited for.
+        let _ = self.child.kill();
+        let mut said = String::new();
+        if let Some(mut stderr) = self.child.stderr.take() {
+            stderr.read_to_string(&mut said).expect("it is text");
+        }
+        said
+    }
+
+    fn boot(&mut self, guest: Guest, directory: &TempDir) {
+        let kernel = directory.path().join("kernel");
+        std::fs::copy(Setting::of(guest).path("kernel"), &kernel).expect("a kernel is written");
+        self.configure_devices(directory);
+        self.done(
+            "PUT",
+            "/machine-config",
+            &json!({"vcpu_count": 2, "mem_size_mib": 4}),
+        );
+        self.done("PUT", "/boot-source", &json!({"kernel_image_path": kernel}));
+        self.done("PUT", "/actions", &json!({"action_type": "InstanceStart"}));
+    }
+
+    /// All devices that need nothing of the host but files.
+    fn configure_devices(&mut self, directory: &TempDir) {
+        let disk = directory.path().join("disk");
+        std::fs::write(&disk, vec![0; 1 << 20]).expect("a disk is written");
+        self.done(
+            "PUT",
+            "/drives/disk",
+            &json!({"drive_id": "disk", "path_on_host": disk, "is_root_device": false,
+                "cache_type": "Writeback"}),
+        );
+        self.done("PUT", "/entropy", &json!({}));
+        self.done(
+            "PUT",
+            "/vsock",
+            &json!({"guest_cid": 3, "uds_path": directory.path().join("vsock")}),
+        );
+    }
+
+    fn pause(&mut self) {
+        self.done("PATCH", "/vm", &json!({"state": "Paused"}));
+    }
+
+    fn resume(&mut self) {
+        self.done("PATCH", "/vm", &json!({"state": "Resumed"}));
+    }
+
+    fn snapshot(&mut self, kind: &str, directory: &TempDir) {
+        self.done("PUT", "/snapshot/create", &create(kind, directory));
+    }
+}
+
+impl Drop for Vmm {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn create(kind: &str, directory: &TempDir) -> Value {
+    json!({
+        "snapshot_type": kind,
+        "snapshot_path": directory.path().join("state"),
+        "mem_file_path": memory_file(directory),
+    })
+}
+
+fn load(directory: &TempDir) -> Value {
+    json!({
+        "snapshot_path": directory.path().join("state"),
+        "mem_backend": {"backend_type": "File", "backend_path": memory_file(directory)},
+        "vsock_override": {"uds_path": directory.path().join("vsock again")},
+    })
+}
+
+fn memory_file(directory: &TempDir) -> PathBuf {
+    directory.path().join("memory")
+}
+
+/// How far the guest of a snapshot had counted.
+fn counted(directory: &TempDir) -> u32 {
+    let mut bytes = [0; 4];
+    std::fs::File::open(memory_file(directory))
+        .and_then(|file| file.read_exact_at(&mut bytes, COUNTER.0))
+        .expect("the file is as long as the memory");
+    u32::from_le_bytes(bytes)
+}
+
+fn directory() -> TempDir {
+    tempfile::tempdir().expect("a temporary directory")
+}
+
+#[test]
+fn the_program_says_its_version_and_what_is_wrong_with_a_command_line() {
+    let run = |words: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_sprite-vmm"))
+            .args(words)
+            .output()
+            .expect("the program starts");
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let (status, said, _) = run(&["--version"]);
+    assert_eq!(status, Some(0));
+    assert_eq!(
+        said.trim_end(),
+        concat!("sprite-vmm ", env!("CARGO_PKG_VERSION"))
+    );
+    let (status, _, complaint) = run(&["--api-sock"]);
+    assert_eq!(status, Some(2));
+    assert_eq!(complaint, "--api-sock needs a value\n");
+    let (status, _, complaint) = run(&["--api-sock", "/nowhere/at/all"]);
+    assert_eq!(status, Some(1));
+    assert!(
+        complaint.contains("make control socket /nowhere/at/all"),
+        "{complaint}"
+    );
+}
+
+#[test]
+fn the_program_ends_as_its_guest_does() {
+    if !kvm_opens() {
+        return;
+    }
+    for (guest, status, word) in [
+        (Guest::Hello, 0, "restarted"),
+        (Guest::PowerOff, 0, "switched itself off"),
+        (Guest::TripleFault, 1, "triple fault"),
+    ] {
+        let directory = directory();
+        let mut vmm = Vmm::start(&directory, "api");
+        vmm.boot(guest, &directory);
+        let (ended, said) = vmm.end();
+        assert_eq!(ended, Some(status), "{guest:?}: {said}");
+        assert!(said.contains(word), "{said}");
+        assert!(
+            !directory.path().join("api").exists(),
+            "the socket went with the program"
+        );
+    }
+}
+
+#[test]
+fn a_guest_goes_on_in_one_program_after_the_other() {
+    if !kvm_opens() {
+        return;
+    }
+    let directory = directory();
+    let mut first = Vmm::start(&directory, "first");
+    first.done(
+        "PUT",
+        "/metrics",
+        &json!({"metrics_path": directory.path().join("metrics")}),
+    );
+    first.boot(Guest::Count, &directory);
+    // The guest counts, or it does not: both snapshots are of the same one.
+    first.pause();
+    first.snapshot("Full", &directory);
+    first.resume();
+    first.pause();
+    first.snapshot("Diff", &directory);
+    first.done("PUT", "/actions", &json!({"action_type": "FlushMetrics"}));
+    drop(first);
+    let mut before = counted(&directory);
+    for round in 0..5 {
+        let mut next = Vmm::start(&directory, &format!("next{round}"));
+        let mut body = load(&directory);
+        body["resume_vm"] = json!(true);
+        // A socket of a program that was killed is its caller's to remove.
+        body["vsock_override"]["uds_path"] = json!(directory.path().join(format!("vsock{round}")));
+        next.done("PUT", "/snapshot/load", &body);
+        let limit = Instant::now() + Duration::from_secs(30);
+        let now = loop {
+            next.pause();
+            next.snapshot("Diff", &directory);
+            let now = counted(&directory);
+            if now > before {
+                break now;
+            }
+            assert!(Instant::now() < limit, "the guest counts on from {before}");
+            next.resume();
+        };
+        before = now;
+    }
+}
+
+#[test]
+fn every_thread_has_its_filter_once_the_guest_runs() {
+    if !kvm_opens() {
+        return;
+    }
+    let directory = directory();
+    let mut vmm = Vmm::start(&directory, "api");
+    vmm.boot(Guest::Count, &directory);
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", vmm.child.id())).expect("it runs");
+    let mut names = Vec::new();
+    for task in tasks {
+        let status = task.expect("it runs").path().join("status");
+        let status = std::fs::read_to_string(status).expect("no thread has ended");
+        let field = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name));
+            line.and_then(|line| line.split_ascii_whitespace().nth(1))
+                .expect("the kernel tells it")
+                .to_owned()
+        };
+        assert_eq!(field("Seccomp:"), "2", "{status}");
+        assert_eq!(field("NoNewPrivs:"), "1", "{status}");
+        names.push(field("Name:"));
+    }
+    for name in ["sprite-vmm", "api", "vcpu0", "vcpu1", "devices"] {
+        assert!(names.iter().any(|found| found == name), "{names:?}");
+    }
+}
+
+#[test]
+fn a_client_of_a_guest_that_does_not_answer_keeps_nothing_from_happening() {
+    if !kvm_opens() {
+        return;
+    }
+    let directory = directory();
+    let mut vmm = Vmm::start(&directory, "api");
+    vmm.boot(Guest::Count, &directory);
+    let mut client = std::os::unix::net::UnixStream::connect(directory.path().join("vsock"))
+        .expect("the socket listens");
+    client.write_all(b"CONNECT 1024\n").expect("it is taken");
+    vmm.pause();
+    vmm.snapshot("Full", &directory);
+    vmm.resume();
+}
