@@ -5,6 +5,7 @@ mod guests;
 use guests::{
     COUNTER, Program, RESULT, SIGNAL, Setting, end_of, eventually, kvm_opens, peek, poke,
 };
+use serde_json::Value;
 use sprite_vmm::end::End;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -111,6 +112,68 @@ fn a_loaded_guest_goes_on_where_it_was_with_all_its_registers() {
     vm.resume().expect("resumed");
     assert_eq!(end_of(&vm), End::Reset);
     assert_eq!(peek(&vm, RESULT), 0x1000, "bits tell what was lost");
+}
+
+#[test]
+fn a_machine_that_is_loaded_and_saved_again_is_the_same_but_for_its_time() {
+    if !kvm_opens() {
+        return;
+    }
+    let setting = Setting::of(Program::Registers).vcpus(2).entropy();
+    let mut vm = setting.boot();
+    eventually(&vm, COUNTER, |ready| ready == 1);
+    vm.pause().expect("paused");
+    let first = setting.save(vm);
+    let second = setting.save(setting.load(&first));
+    let differing = differences("", &timeless(first.text()), &timeless(second.text()));
+    assert_eq!(differing, Vec::<String>::new());
+}
+
+/// Where two states differ.
+fn differences(path: &str, one: &Value, other: &Value) -> Vec<String> {
+    match (one, other) {
+        (Value::Object(one), Value::Object(other)) => one
+            .iter()
+            .flat_map(|(key, value)| differences(&format!("{path}.{key}"), value, &other[key]))
+            .collect(),
+        (Value::Array(one), Value::Array(other)) if one.len() == other.len() => one
+            .iter()
+            .zip(other)
+            .enumerate()
+            .flat_map(|(at, (one, other))| differences(&format!("{path}[{at}]"), one, other))
+            .collect(),
+        (one, other) if one == other => Vec::new(),
+        (one, other) => vec![format!("{path}: {one} became {other}")],
+    }
+}
+
+/// A state without what differs from moment to moment.
+fn timeless(state: &str) -> Value {
+    let mut state: Value = serde_json::from_str(state).expect("valid");
+    state["platform"]["clock"] = Value::Null;
+    // The interval timer has three channels of 24 bytes; the last eight say when it was set, by the host's time.
+    for channel in 0..3 {
+        for byte in 16..24 {
+            state["platform"]["timer"][channel * 24 + byte] = Value::Null;
+        }
+    }
+    for vcpu in state["vcpus"].as_array_mut().expect("vCPUs") {
+        vcpu["time"] = Value::Null;
+    }
+    state
+}
+
+#[test]
+fn a_guest_that_ended_is_not_run_again() {
+    if !kvm_opens() {
+        return;
+    }
+    let mut vm = Setting::of(Program::Hello).boot();
+    assert_eq!(end_of(&vm), End::Reset);
+    vm.pause().expect("paused");
+    vm.resume().expect("nothing to do");
+    vm.pause().expect("paused");
+    assert_eq!(vm.console(), b"hi\n");
 }
 
 #[test]

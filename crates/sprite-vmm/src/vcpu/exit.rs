@@ -18,12 +18,17 @@ pub(super) enum Next {
 /// Runs the guest until someone kicks or it ends.
 pub(super) fn run_until_kicked(vcpu: &mut Vcpu, kick: &Kick) -> Next {
     loop {
+        if let Some(end) = vcpu.end.get() {
+            // A port just written ended the guest, on this vCPU or on another: it runs no further.
+            return Next::Ended(end.clone());
+        }
         match vcpu.fd.run() {
             Ok(VcpuExit::MmioRead(address, data)) => vcpu.memory_bus.read(address, data),
             Ok(VcpuExit::MmioWrite(address, data)) => vcpu.memory_bus.write(address, data),
             Ok(VcpuExit::IoIn(port, data)) => vcpu.port_bus.read(u64::from(port), data),
             Ok(VcpuExit::IoOut(port, data)) => vcpu.port_bus.write(u64::from(port), data),
             Ok(VcpuExit::Intr | VcpuExit::IrqWindowOpen | VcpuExit::IoapicEoi(_)) => {}
+            Ok(VcpuExit::InternalError) => return Next::Ended(internal_error(vcpu)),
             Ok(other) => return Next::Ended(end_of(vcpu.id, &other)),
             Err(error) => match error.errno() {
                 // Interrupted: here, with every access to a device finished, commands are looked for.
@@ -41,10 +46,17 @@ pub(super) fn run_until_kicked(vcpu: &mut Vcpu, kick: &Kick) -> Next {
                 }
             },
         }
-        if vcpu.end.get().is_some() {
-            // A port just written ended the guest, on this vCPU or on another: it runs no further.
-            return Next::Ended(vcpu.end.get().cloned().expect("set once, never unset"));
-        }
+    }
+}
+
+/// KVM cannot go on: which of its reasons, and where the guest was.
+fn internal_error(vcpu: &mut Vcpu) -> End {
+    // SAFETY: after an exit for an internal error this part of the union is the one that KVM filled.
+    let reason = unsafe { vcpu.fd.get_kvm_run().__bindgen_anon_1.internal.suberror };
+    let at = vcpu.fd.get_regs().map_or(0, |registers| registers.rip);
+    End::Broken {
+        vcpu: vcpu.id,
+        what: format!("KVM cannot emulate what it does at {at:#x} (internal error {reason})"),
     }
 }
 
@@ -59,9 +71,6 @@ fn end_of(vcpu: u8, exit: &VcpuExit<'_>) -> End {
         VcpuExit::FailEntry(reason, cpu) => broken(format!(
             "the processor does not enter it (reason {reason:#x} on CPU {cpu})"
         )),
-        VcpuExit::InternalError => {
-            broken("KVM cannot emulate what it does (internal error)".to_owned())
-        }
         // KVM's own interrupt controllers handle a halt; the rest was never switched on.
         other => broken(format!("KVM left it with {other:?}")),
     }
