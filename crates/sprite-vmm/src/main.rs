@@ -84,6 +84,7 @@ fn start(run: &Run) -> Result<End, Failure> {
     log::configure(&run.log)?;
     end_with_any_panic();
     if run.seccomp == Seccomp::On {
+        seccomp::share_one_heap();
         seccomp::tell_of_forbidden_calls().map_err(Failure::Catch)?;
     }
     let server = Server::bind(&run.socket).map_err(|source| Failure::Socket {
