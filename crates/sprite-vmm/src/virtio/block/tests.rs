@@ -7,8 +7,8 @@ use tempfile::TempDir;
 
 use super::{Block, BlockMetrics};
 use crate::config::{CacheType, Drive};
-use crate::virtio::driver::{Buffer, Driver, Used};
-use crate::virtio::{DeviceState, unrestricted};
+use crate::virtio::DeviceState;
+use crate::virtio::driver::{Buffer, Driver, Used, restricted};
 
 const SECTORS: u64 = 4096;
 
@@ -58,7 +58,7 @@ impl Guest {
             is_read_only: matches!(access, Access::Read),
             cache_type,
         };
-        let block = Block::open(&drive, &unrestricted()).expect("a disk");
+        let block = Block::open(&drive, &restricted()).expect("a disk");
         let metrics = block.metrics();
         Self {
             driver: Driver::start(Box::new(block), without),
@@ -92,7 +92,7 @@ impl Guest {
     }
 
     fn again(self, state: &crate::virtio::TransportState) -> Self {
-        let block = Block::open(&self.drive, &unrestricted()).expect("a disk");
+        let block = Block::open(&self.drive, &restricted()).expect("a disk");
         let metrics = block.metrics();
         Self {
             driver: self.driver.load(Box::new(block), state),
@@ -400,7 +400,7 @@ fn a_disk_of_another_size_is_not_taken_for_the_saved_one() {
     let guest = Guest::writable();
     let state = guest.driver.save();
     guest.file.set_len((SECTORS + 8) * 512).expect("it grows");
-    let other = Block::open(&guest.drive, &unrestricted()).expect("a disk");
+    let other = Block::open(&guest.drive, &restricted()).expect("a disk");
     let fresh = Driver::attach_paused(Box::new(other), Arc::clone(&guest.driver.memory));
     fresh.transport.restore(&state).expect_err("another size");
 }
