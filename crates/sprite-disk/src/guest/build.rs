@@ -9,10 +9,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::package::{self, CANDIDATES, OLDEST, Package};
-use super::record::{
+use super::description::{
     Description, EARLY_MODULES, FILES, GuestId, KERNEL, MODULES, describe, description_path,
+    made_at,
 };
+use super::package::{self, CANDIDATES, OLDEST, Package};
 use super::{KernelError, ModulesError, kernel, modules};
 use crate::cache::{self, WorkDirectory};
 use crate::durable;
@@ -106,6 +107,27 @@ pub(super) fn newest(
         publish(&made, &path).map_err(failed(&path))?;
     }
     Ok((id, path))
+}
+
+/// The guest system of a cache that was made last, whatever the distribution has now; `None` if it has none.
+pub(super) fn made_last(cache_dir: &Path) -> io::Result<Option<(GuestId, PathBuf)>> {
+    let mut last: Option<(u64, GuestId, PathBuf)> = None;
+    for entry in fs::read_dir(cache_dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let id = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+        let Some(id) = id.and_then(|id| id.parse::<GuestId>().ok()) else {
+            continue;
+        };
+        // A damaged one is as good as none.
+        let Some(made_at) = made_at(&entry.path()) else {
+            continue;
+        };
+        if last.as_ref().is_none_or(|(before, ..)| made_at > *before) {
+            last = Some((made_at, id, entry.path()));
+        }
+    }
+    Ok(last.map(|(_, id, path)| (id, path)))
 }
 
 /// Makes all files; gives back the directory that they are in.
@@ -225,4 +247,31 @@ fn publish(made: &Path, path: &Path) -> io::Result<()> {
     File::open(made)?.sync_all()?;
     fs::rename(made, path)?;
     durable::sync_parent(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_whole_one_of_a_cache_is_found() {
+        let cache = tempfile::tempdir().expect("a directory");
+        assert_eq!(made_last(cache.path()).expect("an empty cache"), None);
+        let put = |id: &str, text: &str| {
+            let directory = cache.path().join(format!("{PREFIX}{id}"));
+            fs::create_dir(&directory).expect("a directory");
+            fs::write(description_path(&directory), text).expect("a file");
+            directory
+        };
+        let whole = |made_at| {
+            format!(r#"{{"version":"6.12","packages":[],"made_at":{made_at},"files":{{}}}}"#)
+        };
+        let [old, new, damaged] = ["a", "b", "c"].map(|digit| digit.repeat(GuestId::LEN));
+        put(&old, &whole(1));
+        let expected = put(&new, &whole(2));
+        put(&damaged, "{");
+        put("unfinished.build", &whole(9));
+        let (id, path) = made_last(cache.path()).expect("a cache").expect("one");
+        assert_eq!((id.to_string(), path), (new, expected));
+    }
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::cpio::{Archive, Device};
-use super::record::EARLY_MODULES;
+use super::description::EARLY_MODULES;
 use crate::durable;
 
 /// Grows when the archive is made in another way.

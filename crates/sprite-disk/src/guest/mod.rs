@@ -14,6 +14,7 @@
 
 mod build;
 mod cpio;
+mod description;
 mod initramfs;
 mod kernel;
 mod modules;
@@ -21,11 +22,12 @@ mod package;
 mod record;
 
 pub use build::GuestBuildError;
+pub use description::{GuestId, ParseGuestIdError};
 pub use initramfs::InitramfsError;
 pub use kernel::KernelError;
 pub use modules::ModulesError;
 pub use package::Package;
-pub use record::{Guest, GuestError, GuestId, GuestOptions, GuestSource, ParseGuestIdError};
+pub use record::{Guest, GuestError, GuestOptions, GuestSource};
 
 use std::path::PathBuf;
 

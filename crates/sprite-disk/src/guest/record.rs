@@ -1,125 +1,25 @@
 //! The guest systems of a server, and which of them its machines boot.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::modules::EARLY;
+use super::description::{
+    Description, FILES, GuestId, KERNEL, MODULES, describe, description_path, mark, read_bounded,
+    read_description,
+};
 use super::{GuestBuildError, GuestSystem, InitramfsError, Package, build, initramfs};
 use crate::cache;
 use crate::durable;
 use crate::progress::Progress;
 
-/// Grows when guest systems are made in a way that the other inputs of an id do not show.
-const FORMAT: u32 = 1;
-
 /// Version of the record that says which guest system is current.
 const RECORD_FORMAT: u32 = 1;
 
-/// Files of a guest system.
-pub(super) const KERNEL: &str = "vmlinux";
-pub(super) const MODULES: &str = "modules.ext4";
-pub(super) const EARLY_MODULES: &str = "modules.cpio";
-pub(super) const FILES: [&str; 3] = [KERNEL, MODULES, EARLY_MODULES];
-
 const CURRENT: &str = "current.json";
-
-/// Longest record or description that is read, in bytes.
-const LONGEST: u64 = 64 << 10;
-
-/// Names a guest system: the hash of the packages that it is made of, and of how.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct GuestId(String);
-
-/// A text that is no id of a guest system.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("guest system id must be {} characters of 0-9a-f", GuestId::LEN)]
-pub struct ParseGuestIdError;
-
-impl GuestId {
-    /// Length of the text: 128 bits, so that nobody meets two guest systems with one id.
-    pub const LEN: usize = 32;
-
-    /// The id of the guest system that is made of these packages.
-    pub(super) fn of(packages: &[Package]) -> Self {
-        let mut hasher = blake3::Hasher::new();
-        let mut add = |bytes: &[u8]| {
-            // With its length, so that no two lists of parts read as the same bytes.
-            hasher.update(&(bytes.len() as u64).to_le_bytes());
-            hasher.update(bytes);
-        };
-        add(b"sprited guest system");
-        add(&FORMAT.to_le_bytes());
-        add(std::env::consts::ARCH.as_bytes());
-        EARLY.iter().for_each(|early| add(early.name.as_bytes()));
-        for package in packages {
-            add(package.name.as_bytes());
-            add(package.version.as_bytes());
-            add(package.sha256.as_bytes());
-        }
-        Self(hasher.finalize().to_hex()[..Self::LEN].to_owned())
-    }
-}
-
-impl fmt::Display for GuestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl FromStr for GuestId {
-    type Err = ParseGuestIdError;
-
-    fn from_str(text: &str) -> Result<Self, ParseGuestIdError> {
-        let digits = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        if text.len() == Self::LEN && text.bytes().all(digits) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(ParseGuestIdError)
-        }
-    }
-}
-
-impl TryFrom<String> for GuestId {
-    type Error = ParseGuestIdError;
-
-    fn try_from(text: String) -> Result<Self, ParseGuestIdError> {
-        text.parse()
-    }
-}
-
-impl From<GuestId> for String {
-    fn from(id: GuestId) -> String {
-        id.0
-    }
-}
-
-/// What a guest system is. Fields are only ever added.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Description {
-    /// Version of the kernel.
-    pub(super) version: String,
-    /// What it was made of.
-    pub(super) packages: Vec<Package>,
-    /// When it was made, in seconds since 1970.
-    pub(super) made_at: u64,
-    /// BLAKE3 and length of each file.
-    pub(super) files: BTreeMap<String, Mark>,
-}
-
-/// What a file is known by.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Mark {
-    bytes: u64,
-    blake3: String,
-}
 
 /// The content of `current.json`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -153,7 +53,8 @@ pub struct GuestOptions {
 /// Which guest system is meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GuestSource {
-    /// The one that is recorded; where none is, the newest that the distribution has, which is recorded then.
+    /// The one that is recorded. Where none is, the newest that the distribution has; if that cannot be had, the
+    /// last that the cache has. It is recorded then.
     Recorded,
     /// One that was recorded before.
     Earlier(GuestId),
@@ -218,11 +119,11 @@ impl Guest {
             GuestSource::Earlier(id) => id.clone(),
             GuestSource::Recorded => match current(directory)? {
                 Some(id) if directory.join(id.to_string()).is_dir() => id,
-                Some(_) | None => take_newest(options, progress)?,
+                Some(_) | None => take_any(options, progress)?,
             },
         };
         let own = directory.join(id.to_string());
-        let description = read_description(&own)?;
+        let description = description_of(&own)?;
         for name in FILES {
             let path = own.join(name);
             let length = fs::metadata(&path).map_err(failed(&path))?.len();
@@ -267,7 +168,7 @@ impl Guest {
     }
 
     fn read(directory: &Path, id: GuestId) -> Result<Self, GuestError> {
-        let description = read_description(&directory.join(id.to_string()))?;
+        let description = description_of(&directory.join(id.to_string()))?;
         Ok(Self {
             id,
             version: description.version,
@@ -285,13 +186,31 @@ fn lock(directory: &Path, progress: &dyn Progress) -> Result<File, GuestError> {
     cache::lock(directory, "guest", "guest system", progress).map_err(failed(directory))
 }
 
-/// Takes the newest over from the cache, and records it.
+/// Takes the newest over, and records it.
 fn take_newest(options: &GuestOptions, progress: &dyn Progress) -> Result<GuestId, GuestError> {
     let (id, cached) = build::newest(&options.cache_dir, progress)?;
-    let directory = &options.directory;
+    take(&options.directory, id, &cached)
+}
+
+/// Takes the newest over; if there is none to be had, one that was made before, such as on a host without a network.
+fn take_any(options: &GuestOptions, progress: &dyn Progress) -> Result<GuestId, GuestError> {
+    let failure = match build::newest(&options.cache_dir, progress) {
+        Ok((id, cached)) => return take(&options.directory, id, &cached),
+        Err(failure) => failure,
+    };
+    // Whatever hides the cache is told by what failed first.
+    let Ok(Some((id, cached))) = build::made_last(&options.cache_dir) else {
+        return Err(failure.into());
+    };
+    progress.step(&format!("{failure}; use the kernel that the cache has"));
+    take(&options.directory, id, &cached)
+}
+
+/// Takes a guest system over from the cache, and records it.
+fn take(directory: &Path, id: GuestId, cached: &Path) -> Result<GuestId, GuestError> {
     let own = directory.join(id.to_string());
     if !own.is_dir() {
-        import(&cached, &own)?;
+        import(cached, &own)?;
     }
     let record = Current {
         format: RECORD_FORMAT,
@@ -310,7 +229,7 @@ fn import(cached: &Path, own: &Path) -> Result<(), GuestError> {
         .mode(0o700)
         .create(&new)
         .map_err(failed(&new))?;
-    let description = read_description(cached)?;
+    let description = description_of(cached)?;
     for name in FILES {
         let (from, to) = (cached.join(name), new.join(name));
         // Shares its blocks where the file system can.
@@ -334,34 +253,15 @@ fn import(cached: &Path, own: &Path) -> Result<(), GuestError> {
         .map_err(failed(own))
 }
 
-fn mark(path: &Path) -> io::Result<Mark> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(File::open(path)?)?;
-    Ok(Mark {
-        bytes: hasher.count(),
-        blake3: hasher.finalize().to_hex().to_string(),
-    })
-}
-
-pub(super) fn description_path(directory: &Path) -> PathBuf {
-    directory.join("guest.json")
-}
-
-/// Writes down what the files of a new directory are.
-pub(super) fn describe(directory: &Path, mut description: Description) -> io::Result<()> {
-    for name in FILES {
-        description
-            .files
-            .insert(name.to_owned(), mark(&directory.join(name))?);
-    }
-    let text = serde_json::to_string_pretty(&description)?;
-    fs::write(description_path(directory), text)
-}
-
-fn read_description(directory: &Path) -> Result<Description, GuestError> {
+fn description_of(directory: &Path) -> Result<Description, GuestError> {
     let path = description_path(directory);
-    let text = read_bounded(&path).map_err(failed(&path))?;
-    serde_json::from_str(&text).map_err(|_| GuestError::Damaged { path })
+    match read_description(directory) {
+        Ok(description) => Ok(description),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Err(GuestError::Damaged { path })
+        }
+        Err(source) => Err(GuestError::File { path, source }),
+    }
 }
 
 fn current(directory: &Path) -> Result<Option<GuestId>, GuestError> {
@@ -378,13 +278,6 @@ fn current(directory: &Path) -> Result<Option<GuestId>, GuestError> {
         }) => Ok(Some(guest)),
         Ok(Current { .. }) | Err(_) => Err(GuestError::Record { path }),
     }
-}
-
-fn read_bounded(path: &Path) -> io::Result<String> {
-    if fs::metadata(path)?.len() > LONGEST {
-        return Err(io::ErrorKind::FileTooLarge.into());
-    }
-    fs::read_to_string(path)
 }
 
 /// Replaces a small file; a reader sees the old or the new content.
