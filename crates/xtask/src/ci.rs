@@ -10,8 +10,8 @@ use crate::packages::{self, Package};
 use crate::program::Program;
 use crate::report::Tally;
 use crate::server::{Build, MINIMAL, Server};
-use crate::suite::Depth;
-use crate::{blocks, book, demo, edges, specification, suite};
+use crate::suite::{Case, Depth};
+use crate::{blocks, book, demo, edges, kvm_test, specification, suite};
 
 /// The steps, in their order. SPECIFICATION.md names them.
 pub const STEPS: &[&str] = &[
@@ -29,6 +29,7 @@ pub const STEPS: &[&str] = &[
     "code blocks",
     "removal",
     "demo",
+    "box",
 ];
 
 /// What is left running between steps.
@@ -36,6 +37,8 @@ pub const STEPS: &[&str] = &[
 struct State {
     server: Option<Server>,
     total: Tally,
+    /// Tests that were not run for want of a KVM.
+    waiting: Vec<String>,
 }
 
 /// Runs every step; one that fails does not keep the others from running.
@@ -102,7 +105,7 @@ fn step(name: &str, host: Host, state: &mut State) -> Outcome<Tally> {
             .dir(workspace())
             .run()
             .map(passed),
-        "tests" => tests(host),
+        "tests" => tests(host, state),
         "specification" => specification::check()
             .map(|rows| eprintln!("{rows} promises have their tests"))
             .map(passed),
@@ -128,29 +131,58 @@ fn step(name: &str, host: Host, state: &mut State) -> Outcome<Tally> {
                 .map(passed)
         }
         "demo" => demo::run(host, Build::Debug, Consent::Given).map(passed),
+        "box" => with_kvm(host, state),
         other => Err(Failure::Check(format!(
             "step {other} is listed and not known"
         ))),
     }
 }
 
-/// Every test; here none may say that it cannot be run.
-fn tests(host: Host) -> Outcome<Tally> {
+/// Every test; here none may say that it cannot be run, but those that the step `box` runs.
+fn tests(host: Host, state: &mut State) -> Outcome<Tally> {
     let mut tested = suite::as_caller(Depth::Thorough)?;
     let mut total = tested.tally;
     if host.privilege == Privilege::Sudo {
         tested = suite::by_sudo(Depth::Thorough)?;
         total.add(tested.tally);
     }
-    for test in &tested.skipped {
-        eprintln!("FAIL  could not be run: {test}");
+    let (waiting, skipped): (Vec<Case>, Vec<Case>) =
+        tested.skipped.into_iter().partition(Case::waits_for_kvm);
+    total.passed = total.passed.saturating_sub(waiting.len());
+    state.waiting = waiting.into_iter().map(|case| case.id).collect();
+    Ok(without(total, &skipped))
+}
+
+/// The tests that want a KVM, in the box where this computer has none; each that waited for it must run there.
+fn with_kvm(host: Host, state: &mut State) -> Outcome<Tally> {
+    let wish = kvm_test::Wish {
+        place: kvm_test::Place::Best,
+        name: None,
+    };
+    let tried = kvm_test::test(host, &wish, Consent::Given)?;
+    let skipped: Vec<Case> = tried
+        .cases
+        .iter()
+        .filter(|case| case.skipped.is_some())
+        .cloned()
+        .collect();
+    let mut total = without(tried.tally, &skipped);
+    for id in tried.lacks(&std::mem::take(&mut state.waiting)) {
+        eprintln!("FAIL  neither here nor with a KVM: {id}");
+        total.failed += 1;
     }
-    // They are among the passed ones, for they ended well.
-    let skipped = tested.skipped.len();
-    Ok(Tally {
-        passed: total.passed.saturating_sub(skipped),
-        failed: total.failed + skipped,
-    })
+    Ok(total)
+}
+
+/// Tests that could not be run are among the passed ones, for they ended well: here they failed.
+fn without(total: Tally, skipped: &[Case]) -> Tally {
+    for case in skipped {
+        eprintln!("FAIL  could not be run: {case}");
+    }
+    Tally {
+        passed: total.passed.saturating_sub(skipped.len()),
+        failed: total.failed + skipped.len(),
+    }
 }
 
 fn running(state: &State) -> Outcome<&Server> {

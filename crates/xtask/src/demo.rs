@@ -9,7 +9,7 @@ use crate::failure::{Failure, Outcome};
 use crate::host::{Consent, Host};
 use crate::packages;
 use crate::program::Program;
-use crate::server::{Build, Server};
+use crate::server::{Build, MINIMAL, Server};
 
 /// The steps, as they are printed. SPECIFICATION.md names them.
 pub const STEPS: &[&str] = &[
@@ -56,8 +56,22 @@ pub fn run(host: Host, build: Build, consent: Consent) -> Outcome {
     timed("build", || {
         build.make().map(|()| ((), build.name().to_owned()))
     })?;
+    perform(host, build, &[])?;
+    println!("done in {:.1} s", begun.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// As [`run`], with programs that are built already, on the minimal image.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_built(host: Host, build: Build) -> Outcome {
+    perform(host, build, MINIMAL)
+}
+
+fn perform(host: Host, build: Build, flags: &[&str]) -> Outcome {
     let mut server = timed("server", || {
-        let server = Server::start(host, build, "demo", &[])?;
+        let server = Server::start(host, build, "demo", flags)?;
         let url = server.url().to_owned();
         Ok((server, url))
     })?;
@@ -67,9 +81,7 @@ pub fn run(host: Host, build: Build, consent: Consent) -> Outcome {
     });
     crate::interrupt::check()?;
     lived?;
-    gone?;
-    println!("done in {:.1} s", begun.elapsed().as_secs_f64());
-    Ok(())
+    gone
 }
 
 fn live(server: &mut Server) -> Outcome {

@@ -11,6 +11,7 @@ mod edges;
 mod failure;
 mod host;
 mod interrupt;
+mod kvm_test;
 mod leftovers;
 mod packages;
 mod program;
@@ -33,8 +34,11 @@ cargo xtask COMMAND
 
   demo             a sprite's life on this computer, from nothing to nothing left behind
   demo --debug     the same with a build that is quick to make and slow to run
+  demo --vm        the same in an emulated computer: nothing of this one is touched
   test             the tests this computer can run as it is; says what is left out and why
   test --all       every test; lists what must be installed, and asks once
+  kvm-test         what needs KVM: on this computer if it lends its virtualization, else in the box,
+                   an emulated one; --box wherever, --shell for a shell in the box, -- NAME for one test
   bench            the numbers of SPECIFICATION.md, each against a floor taken in the same run
   conformance      the official SDKs and the documents' code blocks, against a server of our own
   bench --debug    tries the bench itself: the numbers of a debug build mean nothing
@@ -75,6 +79,12 @@ fn dispatch(words: &[&str], consent: Consent) -> Outcome {
         }
         ["demo"] => demo::run(host, Build::Release, consent),
         ["demo", "--debug"] => demo::run(host, Build::Debug, consent),
+        ["demo", "--vm"] => kvm_test::demo(host, Build::Release, consent),
+        ["demo", "--vm", "--debug"] => kvm_test::demo(host, Build::Debug, consent),
+        // The second half of `demo --vm`, started in the box.
+        ["demo", "--built", "release"] => demo::run_built(host, Build::Release),
+        ["demo", "--built", "debug"] => demo::run_built(host, Build::Debug),
+        ["kvm-test", words @ ..] => kvm_test::run(host, &kvm_test::Wish::read(words)?, consent),
         ["test"] => test::run(host, Scope::AsItIs, consent),
         ["test", "--all"] => test::run(host, Scope::All, consent),
         ["bench"] => bench::run(host, Build::Release, consent),
@@ -86,10 +96,9 @@ fn dispatch(words: &[&str], consent: Consent) -> Outcome {
         ["conformance"] => test::conformance(host, consent),
         ["check"] => check(),
         ["generate"] => generate(),
-        ["kvm-test" | "soak"] => Err(Failure::Refused(format!(
-            "this version has no `{}` yet; see CHANGELOG.md",
-            words[0]
-        ))),
+        ["soak"] => Err(Failure::Refused(
+            "this version has no `soak` yet; see CHANGELOG.md".to_owned(),
+        )),
         _ => Err(Failure::Refused(format!(
             "no such command: {}\n\n{HELP}",
             words.join(" ")

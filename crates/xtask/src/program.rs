@@ -239,6 +239,24 @@ impl Program {
         })
     }
 
+    /// Runs it silently on the person's own terminal, as its standard input, and gives back what it said.
+    ///
+    /// # Errors
+    /// As [`Program::read`].
+    pub fn at_terminal(self) -> Outcome<String> {
+        let shown = self.shown();
+        let output = self
+            .command()
+            .stdin(Stdio::inherit())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .output()
+            .map_err(|source| start_failure(&shown, source))?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        succeed(shown, output.status, last_lines(&stderr))?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     /// Starts it with its standard output and error as pipes.
     ///
     /// # Errors

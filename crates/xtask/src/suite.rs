@@ -20,6 +20,9 @@ const THOROUGH: (&str, &str) = ("SPRITE_TEST_DEFAULT_IMAGE", "1");
 /// What a test prints, and then does nothing, where it cannot be run.
 const SKIPPED: &str = "skipped: ";
 
+/// What a test names that cannot be run for want of a KVM alone.
+const KVM_TEST: &str = "cargo xtask kvm-test";
+
 /// How thoroughly the tests run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
@@ -35,7 +38,7 @@ pub struct Tested {
     /// How many passed and failed.
     pub tally: Tally,
     /// Tests that said they cannot be run here, with the reason. They are among the passed ones.
-    pub skipped: Vec<String>,
+    pub skipped: Vec<Case>,
 }
 
 /// All tests as the calling user.
@@ -101,7 +104,10 @@ fn run(selection: &[&str], runner: Option<&str>, depth: Depth) -> Outcome<Tested
         let report = target_directory().join("nextest/ci/junit.xml");
         let text = std::fs::read_to_string(&report)
             .map_err(Failure::io(format!("read {}", report.display())))?;
-        skipped(&text)
+        cases(&text)
+            .into_iter()
+            .filter(|case| case.skipped.is_some())
+            .collect()
     } else {
         Vec::new()
     };
@@ -119,25 +125,50 @@ fn count(stdout: &str, stderr: &str, success: bool) -> Outcome<Tally> {
     Ok(tally)
 }
 
-/// Tests that said `skipped: …`, from a report in JUnit's form.
-fn skipped(report: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut test = String::new();
+/// A test of a report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Case {
+    /// `crate::binary::path::test`.
+    pub id: String,
+    /// Why it could not be run, where it said so.
+    pub skipped: Option<String>,
+}
+
+impl Case {
+    /// Whether it waits for a KVM, which `cargo xtask kvm-test` has.
+    pub fn waits_for_kvm(&self) -> bool {
+        self.skipped
+            .as_ref()
+            .is_some_and(|reason| reason.contains(KVM_TEST))
+    }
+}
+
+impl std::fmt::Display for Case {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let reason = self.skipped.as_deref().unwrap_or("it ran");
+        write!(f, "{}: {reason}", self.id)
+    }
+}
+
+/// The tests of a report in JUnit's form.
+pub fn cases(report: &str) -> Vec<Case> {
+    let mut found: Vec<Case> = Vec::new();
     for line in report.lines() {
         if let Some(attributes) = line.trim_start().strip_prefix("<testcase ") {
             let of = |name: &str| {
                 let (_, rest) = attributes.split_once(&format!("{name}=\""))?;
                 rest.split('"').next()
             };
-            test = format!(
+            let id = format!(
                 "{}::{}",
                 of("classname").unwrap_or_default(),
                 of("name").unwrap_or_default()
             );
+            found.push(Case { id, skipped: None });
         }
         // The first line of what a test said follows its element.
-        if let Some((_, reason)) = line.split_once(SKIPPED) {
-            found.push(format!("{test}: {reason}"));
+        if let (Some((_, reason)), Some(case)) = (line.split_once(SKIPPED), found.last_mut()) {
+            case.skipped.get_or_insert_with(|| reason.to_owned());
         }
     }
     found
@@ -157,7 +188,14 @@ mod tests {
         </testcase>
         <testcase name="b" classname="sprite-net::isolation" time="0.01">
             <system-out>fine</system-out>"#;
-        assert_eq!(skipped(report), ["sprite-net::isolation::a: needs root"]);
+        let case = |name: &str, skipped: Option<&str>| Case {
+            id: format!("sprite-net::isolation::{name}"),
+            skipped: skipped.map(str::to_owned),
+        };
+        assert_eq!(
+            cases(report),
+            [case("a", Some("needs root")), case("b", None)]
+        );
     }
 
     #[test]

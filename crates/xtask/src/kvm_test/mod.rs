@@ -1,0 +1,282 @@
+//! `cargo xtask kvm-test`: what needs hardware virtualization, tried on the real interface of the kernel.
+//!
+//! Where the computer lends its virtualization the tests run on it. Everywhere else they run in *the box*: a small
+//! Debian under an emulator that emulates virtualization too, so that its `/dev/kvm` is a true one. Only speed is
+//! lost: times in the box are printed and never judged.
+
+mod cpio;
+mod disk;
+mod emulator;
+mod mirror;
+mod native;
+mod outer;
+mod suite;
+mod visit;
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::failure::{Failure, Outcome};
+use crate::host::{Consent, Host, find_program, target_directory, workspace};
+use crate::kvm_test::emulator::Terminal;
+use crate::kvm_test::outer::Outer;
+use crate::kvm_test::suite::{Built, PARTS, Part, Tried};
+use crate::kvm_test::visit::{Visit, timed};
+use crate::program::Program;
+use crate::report::Tally;
+use crate::server::Build;
+
+/// What the box may take in CI, all in all, is 15 minutes: this is what is left when it starts.
+const TESTS_WITHIN: Duration = Duration::from_secs(13 * 60);
+const DEMO_WITHIN: Duration = Duration::from_secs(20 * 60);
+
+/// What is asked of `kvm-test`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    /// Where.
+    pub place: Place,
+    /// Only tests whose name holds this.
+    pub name: Option<String>,
+}
+
+/// Where the tests run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// On this computer if it can, in the box if not.
+    Best,
+    /// In the box.
+    Box,
+    /// In the box too, and it is a shell instead of tests.
+    Shell,
+}
+
+impl Wish {
+    /// Reads the words after `kvm-test`.
+    ///
+    /// # Errors
+    /// A word is not known.
+    pub fn read(words: &[&str]) -> Outcome<Self> {
+        let mut wish = Self {
+            place: Place::Best,
+            name: None,
+        };
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            match *word {
+                "--box" if wish.place == Place::Best => wish.place = Place::Box,
+                "--box" => {}
+                "--shell" => wish.place = Place::Shell,
+                "--" => match (words.next(), words.next()) {
+                    (Some(name), None) => wish.name = Some(plain(name)?),
+                    _ => return Err(Failure::Refused("one name of a test follows --".to_owned())),
+                },
+                other => {
+                    return Err(Failure::Refused(format!(
+                        "no such word of kvm-test: {other}"
+                    )));
+                }
+            }
+        }
+        Ok(wish)
+    }
+}
+
+/// A name of a test is one, and nothing that a filter or a shell would understand.
+fn plain(name: &str) -> Outcome<String> {
+    let known = |c: char| c.is_ascii_alphanumeric() || "_:".contains(c);
+    if !name.is_empty() && name.chars().all(known) {
+        Ok(name.to_owned())
+    } else {
+        Err(Failure::Refused(format!("{name:?} is no name of a test")))
+    }
+}
+
+/// Does what is wished, and prints the count.
+///
+/// # Errors
+/// A test fails, or they cannot be run to their end.
+pub fn run(host: Host, wish: &Wish, consent: Consent) -> Outcome {
+    if wish.place == Place::Shell {
+        return shell(&host, consent);
+    }
+    let tried = test(host, wish, consent)?;
+    for case in &tried.cases {
+        if let Some(reason) = &case.skipped {
+            eprintln!("skipped  {}: {reason}", case.id);
+        }
+    }
+    println!("{}", tried.tally);
+    match tried.tally.failed {
+        0 => Ok(()),
+        failed => Err(Failure::Check(format!("{failed} failed"))),
+    }
+}
+
+/// Runs the tests.
+///
+/// # Errors
+/// They cannot be run to their end; a test that fails is counted.
+pub fn test(host: Host, wish: &Wish, consent: Consent) -> Outcome<Tried> {
+    if find_program("cargo-nextest").is_none() {
+        return Err(Failure::Refused(
+            "cargo-nextest is missing: cargo install --locked cargo-nextest".to_owned(),
+        ));
+    }
+    let built = timed("tests built", suite::build)?;
+    let obstacle = match wish.place {
+        Place::Best => native::obstacle(&built),
+        Place::Box | Place::Shell => Some("asked for".to_owned()),
+    };
+    let name = wish.name.as_deref();
+    match obstacle {
+        None => {
+            eprintln!("on this computer's own KVM");
+            native::test(&host, name, consent)
+        }
+        Some(why) => {
+            eprintln!("in the box: {why}");
+            let outer = timed("outer system", || Outer::ready(&host, consent))?;
+            test_in_box(&host, &outer, &built, name)
+        }
+    }
+}
+
+fn test_in_box(host: &Host, outer: &Outer, built: &Built, name: Option<&str>) -> Outcome<Tried> {
+    let (workspace, target) = (workspace(), target_directory());
+    let mut visit = Visit::prepare(outer)?;
+    visit.place(&workspace);
+    visit.place(&target);
+    for program in &built.programs {
+        visit.bring(program)?;
+    }
+    for file in suite::sources() {
+        visit.bring(&workspace.join(file))?;
+    }
+    visit.bring_program("cargo-nextest")?;
+    visit.write("binaries.json", &built.list)?;
+    visit.write("cargo.json", &metadata()?)?;
+    timed("base image", || {
+        visit.bring_base_image(host, &Build::Debug.directory().join("sprited"))
+    })?;
+    let parts: String = PARTS.iter().map(|part| command(part, name)).collect();
+    let command = format!("failed=0\n{parts}exit $failed\n");
+    let returned = visit.go(&command, Terminal::Repeated, TESTS_WITHIN)?;
+    let mut all = Tried::default();
+    for part in PARTS {
+        all.add(part, &returned.results.join(format!("{}.xml", part.name)))?;
+    }
+    eprintln!("reports and consoles: {}", returned.results.display());
+    if returned.status != 0 && all.tally.failed == 0 {
+        all.tally.add(Tally {
+            passed: 0,
+            failed: 1,
+        });
+    }
+    Ok(all)
+}
+
+/// Shell lines that run a part and keep its report.
+fn command(part: &Part, name: Option<&str>) -> String {
+    let nextest = Program::new("/mnt/box/cargo-nextest")
+        .args(["nextest", "run"])
+        .args(["--binaries-metadata", "/mnt/box/binaries.json"])
+        .args(["--cargo-metadata", "/mnt/box/cargo.json"])
+        .args(["--workspace-remap"])
+        .args([workspace()])
+        .args(suite::words(part, name));
+    let variables: String = part
+        .environment()
+        .iter()
+        .map(|(name, value)| format!("{name}={value} "))
+        .collect();
+    format!(
+        "echo '== {name}'\n{variables}{nextest} || failed=1\nmv {report} /results/{name}.xml\n",
+        name = part.name,
+        nextest = nextest.shown(),
+        report = Program::new(target_directory().join(suite::report())).shown(),
+    )
+}
+
+fn metadata() -> Outcome<String> {
+    Program::cargo()
+        .args(["metadata", "--locked", "--format-version", "1"])
+        .dir(workspace())
+        .read()
+}
+
+/// A shell in the box, with this computer's build of the programs.
+fn shell(host: &Host, consent: Consent) -> Outcome {
+    Build::Debug.make()?;
+    let outer = Outer::ready(host, consent)?;
+    let mut visit = pack_programs(host, &outer, Build::Debug)?;
+    let size = Program::new("stty").args(["size"]).at_terminal()?;
+    let (rows, columns) = size.trim().split_once(' ').unwrap_or(("24", "80"));
+    visit.write(
+        "README",
+        "sprited and sprite are on PATH; /results is brought home; exit ends\n",
+    )?;
+    let command = format!(
+        "stty rows {rows} columns {columns}\nexport TERM=linux PATH={directory}:$PATH\n\
+         cat /mnt/box/README\nexec bash -i\n",
+        directory = Build::Debug.directory().display(),
+    );
+    let returned = visit.go(&command, Terminal::Persons, DEMO_WITHIN)?;
+    eprintln!("what was in /results is in {}", returned.results.display());
+    Ok(())
+}
+
+/// `cargo xtask demo --vm`: the demo in the box, so that nothing of this computer is touched.
+///
+/// # Errors
+/// The demo fails.
+pub fn demo(host: Host, build: Build, consent: Consent) -> Outcome {
+    timed("programs built", || build.make())?;
+    let outer = timed("outer system", || Outer::ready(&host, consent))?;
+    let mut visit = pack_programs(&host, &outer, build)?;
+    let own = std::env::current_exe().map_err(Failure::io("find this program"))?;
+    visit.place(own.parent().unwrap_or(Path::new("/")));
+    visit.bring(&own)?;
+    let demo = Program::new(&own).args(["demo", "--yes", "--built", build.name()]);
+    let returned = visit.go(
+        &format!("{}\n", demo.shown()),
+        Terminal::Repeated,
+        DEMO_WITHIN,
+    )?;
+    match returned.status {
+        0 => Ok(()),
+        status => Err(Failure::Check(format!("the demo ended with {status}"))),
+    }
+}
+
+fn pack_programs<'a>(host: &Host, outer: &'a Outer, build: Build) -> Outcome<Visit<'a>> {
+    let mut visit = Visit::prepare(outer)?;
+    visit.place(&workspace());
+    visit.place(&target_directory());
+    for name in ["sprited", "sprite"] {
+        visit.bring(&build.directory().join(name))?;
+    }
+    timed("base image", || {
+        visit.bring_base_image(host, &build.directory().join("sprited"))
+    })?;
+    Ok(visit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wishes_are_read() {
+        let read = |words: &[&str]| Wish::read(words).map(|wish| (wish.place, wish.name)).ok();
+        assert_eq!(read(&[]), Some((Place::Best, None)));
+        assert_eq!(read(&["--box"]), Some((Place::Box, None)));
+        assert_eq!(read(&["--shell", "--box"]), Some((Place::Shell, None)));
+        assert_eq!(
+            read(&["--box", "--", "boot::halts"]),
+            Some((Place::Box, Some("boot::halts".to_owned())))
+        );
+        assert_eq!(read(&["--", "a", "b"]), None);
+        assert_eq!(read(&["--", "a) | all("]), None);
+        assert_eq!(read(&["boot"]), None);
+    }
+}

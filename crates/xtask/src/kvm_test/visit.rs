@@ -1,0 +1,236 @@
+//! One visit to the box: what is brought, what is done there, and what is taken home.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::failure::{Failure, Outcome};
+use crate::host::{Host, Privilege, find_program, target_directory};
+use crate::kvm_test::disk::{self, Tree};
+use crate::kvm_test::emulator::{self, Disks, Terminal};
+use crate::kvm_test::outer::Outer;
+use crate::program::Program;
+
+const START: &str = include_str!("start.sh");
+
+/// Room for what is taken home; only what is written takes any.
+const TAKEN_BYTES: u64 = 4 << 30;
+
+/// Where the server looks for finished base images, and for guest systems.
+const IMAGE_CACHE: &str = "/var/cache/sprited";
+
+/// Certificates that this computer's administrator trusts. They are part of a base image, so the box has them too.
+const LOCAL_CERTIFICATES: &str = "/usr/local/share/ca-certificates";
+
+/// A visit in preparation.
+pub struct Visit<'a> {
+    outer: &'a Outer,
+    work: Work,
+    tree: Tree,
+    /// Directories that are in the box where they are on this computer.
+    places: Vec<PathBuf>,
+}
+
+/// What came of a visit.
+#[derive(Debug)]
+pub struct Returned {
+    /// How the command ended.
+    pub status: i32,
+    /// What was taken home: `/results` of the box, and its console.
+    pub results: PathBuf,
+}
+
+/// A directory for disks and links, gone with the visit.
+struct Work(PathBuf);
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!("remove {}: {error}", self.0.display());
+        }
+    }
+}
+
+/// Where what visits took home is kept, each in the place of the one before it.
+pub fn results() -> PathBuf {
+    target_directory().join("box/results")
+}
+
+impl<'a> Visit<'a> {
+    /// Begins to pack.
+    ///
+    /// # Errors
+    /// No directory can be made for it.
+    pub fn prepare(outer: &'a Outer) -> Outcome<Self> {
+        let above = target_directory().join("box");
+        fs::create_dir_all(&above).map_err(Failure::io(format!("make {}", above.display())))?;
+        sweep(&above)?;
+        let work = above.join(format!("visit-{}", std::process::id()));
+        fs::create_dir(&work).map_err(Failure::io(format!("make {}", work.display())))?;
+        let work = Work(work);
+        let tree = Tree::new(work.0.join("brought"))?;
+        Ok(Self {
+            outer,
+            work,
+            tree,
+            places: Vec::new(),
+        })
+    }
+
+    /// Makes a directory of this computer one of the box's, at the same place; it holds what is brought of it.
+    pub fn place(&mut self, directory: &Path) {
+        if !self.places.iter().any(|place| directory.starts_with(place)) {
+            self.places.push(directory.to_owned());
+        }
+    }
+
+    /// Brings a file or a whole directory, which must lie below a [`Visit::place`].
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn bring(&mut self, file: &Path) -> Outcome {
+        debug_assert!(self.places.iter().any(|place| file.starts_with(place)));
+        let below = file.strip_prefix("/").unwrap_or(file);
+        self.tree.add(file, &Path::new("at").join(below))
+    }
+
+    /// Brings a program of this computer into the box's `/mnt/box`.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn bring_program(&mut self, name: &str) -> Outcome {
+        let program = find_program(name)
+            .ok_or_else(|| Failure::Refused(format!("{name} is not installed")))?;
+        let program = fs::canonicalize(&program)
+            .map_err(Failure::io(format!("look at {}", program.display())))?;
+        self.tree.add(&program, &Path::new("box").join(name))
+    }
+
+    /// Brings a text as a file of the box's `/mnt/box`.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write(&mut self, name: &str, text: &str) -> Outcome {
+        self.tree.write(&format!("box/{name}"), text)
+    }
+
+    /// Brings the minimal base image, made on this computer, where it takes half a minute instead of ten. A user
+    /// who cannot become root leaves that to the server in the box.
+    ///
+    /// # Errors
+    /// It cannot be made, or copied.
+    pub fn bring_base_image(&mut self, host: &Host, sprited: &Path) -> Outcome {
+        let certificates = Path::new(LOCAL_CERTIFICATES);
+        if certificates.exists() {
+            self.place(certificates);
+            self.bring(certificates)?;
+        }
+        if host.privilege == Privilege::None {
+            return Ok(());
+        }
+        let build = Program::new(sprited).args(["image", "build", "--from", "minimal"]);
+        let id = host.as_root(build)?.read()?;
+        let copies = self.work.0.join("image");
+        fs::create_dir(&copies).map_err(Failure::io(format!("make {}", copies.display())))?;
+        let cache = Path::new(IMAGE_CACHE);
+        self.place(cache);
+        for ending in ["ext4", "json"] {
+            let name = format!("{}.{ending}", id.trim());
+            let copy = copies.join(&name);
+            let cp = Program::new("cp")
+                .args(["--sparse=always", "--reflink=auto", "--"])
+                .args([cache.join(&name), copy.clone()]);
+            host.as_root(cp)?.read()?;
+            let own = Program::new("chown")
+                .args(["--reference"])
+                .args([&copies, &copy]);
+            host.as_root(own)?.read()?;
+            let at = Path::new("at/var/cache/sprited").join(&name);
+            self.tree.add(&copy, &at)?;
+        }
+        Ok(())
+    }
+
+    /// Goes there, has a shell run `command`, and comes back with `/results`.
+    ///
+    /// # Errors
+    /// As [`emulator::run`]; or the box ended without saying how the command did. What could be saved is in
+    /// [`results`].
+    pub fn go(mut self, command: &str, terminal: Terminal, limit: Duration) -> Outcome<Returned> {
+        self.tree.write("box/start", START)?;
+        self.tree.write("box/command", command)?;
+        match terminal {
+            Terminal::Persons => self.tree.write("box/persons-terminal", "")?,
+            Terminal::Repeated => {}
+        }
+        let places: Vec<String> = self
+            .places
+            .iter()
+            .map(|place| format!("{}\n", place.display()))
+            .collect();
+        self.tree.write("box/places", &places.concat())?;
+        for place in &self.places {
+            // Also one of which nothing is brought.
+            self.tree
+                .write(&format!("at{}/.brought", place.display()), "")?;
+        }
+        let disks = Disks {
+            brought: self.work.0.join("brought.img"),
+            taken: self.work.0.join("taken.img"),
+        };
+        timed("pack", || self.tree.into_image(&disks.brought))?;
+        disk::make(&disks.taken, TAKEN_BYTES, None)?;
+        let work = &self.work.0;
+        let ran = timed("box", || {
+            emulator::run(self.outer, &disks, work, terminal, limit)
+        });
+        let results = results();
+        let failed = || Failure::io(format!("keep {}", results.display()));
+        match fs::remove_dir_all(&results) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(failed()(error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        fs::create_dir_all(&results).map_err(failed())?;
+        disk::read_all(&disks.taken, &results)?;
+        fs::copy(emulator::console(work), results.join("console")).map_err(failed())?;
+        ran?;
+        let status = fs::read_to_string(results.join("status")).unwrap_or_default();
+        match status.trim().parse() {
+            Ok(status) => Ok(Returned { status, results }),
+            Err(_) => Err(Failure::Check(format!(
+                "the box ended before its command did; its console ended with:\n{}",
+                emulator::last_lines(work)
+            ))),
+        }
+    }
+}
+
+/// Removes what visits left that were killed.
+fn sweep(above: &Path) -> Outcome {
+    let failed = || Failure::io(format!("clear {}", above.display()));
+    for entry in fs::read_dir(above).map_err(failed())? {
+        let entry = entry.map_err(failed())?;
+        let name = entry.file_name();
+        let Some(pid) = name
+            .to_string_lossy()
+            .strip_prefix("visit-")
+            .map(str::to_owned)
+        else {
+            continue;
+        };
+        if !Path::new("/proc").join(pid).exists() {
+            fs::remove_dir_all(entry.path()).map_err(failed())?;
+        }
+    }
+    Ok(())
+}
+
+/// Does a step and says how long it took.
+pub fn timed<T>(what: &str, step: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
+    let begun = Instant::now();
+    let done = step();
+    eprintln!("{:>8.1} s  {what}", begun.elapsed().as_secs_f64());
+    done
+}
