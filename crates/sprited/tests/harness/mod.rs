@@ -35,6 +35,11 @@ pub(crate) fn ready() -> bool {
     true
 }
 
+/// The driver of the servers: that of `SPRITED_DRIVER`, by which `cargo xtask kvm-test` runs the tests with each.
+pub(crate) fn driver() -> String {
+    std::env::var("SPRITED_DRIVER").unwrap_or_else(|_| "container".to_owned())
+}
+
 /// A server that runs.
 pub(crate) struct Server {
     directory: TempDir,
@@ -96,7 +101,7 @@ impl Server {
             .open(self.log_path())
             .unwrap();
         let mut command = sprited();
-        command.args(["serve", "--driver", "container", "--listen", &self.address]);
+        command.args(["serve", "--driver", &driver(), "--listen", &self.address]);
         for (flag, value) in [("--image", "minimal"), ("--idle-timeout", "never")] {
             if !self.flags.iter().any(|given| given == flag) {
                 command.args([flag, value]);
@@ -198,6 +203,27 @@ impl Server {
             .unwrap()
             .trim()
             .to_owned()
+    }
+
+    /// The directories of the machines that there are.
+    pub(crate) fn machines(&self) -> Vec<String> {
+        let machines = format!("/run/sprited/{}/m", self.instance());
+        let entries = std::fs::read_dir(machines).into_iter().flatten().flatten();
+        entries
+            .map(|entry| entry.path().display().to_string())
+            .collect()
+    }
+
+    /// The files in which the only sprite's memory is kept.
+    pub(crate) fn snapshot_files(&self) -> Vec<PathBuf> {
+        let snapshots = self.data_dir().join("pool/snapshots");
+        let sprite = std::fs::read_dir(snapshots)
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap();
+        let files = std::fs::read_dir(sprite.path()).unwrap();
+        files.map(|file| file.unwrap().path()).collect()
     }
 
     /// Process id of the only machine's agent, from the machine's record.
