@@ -54,6 +54,12 @@ pub(crate) fn program() -> PathBuf {
     program
 }
 
+/// Where tests are carried to, there may be no compiler: `cargo xtask kvm-test` runs this one before it leaves.
+#[test]
+fn builds_the_hostile_program() {
+    assert!(program().is_file());
+}
+
 /// Brings the program into a sprite.
 pub(crate) async fn bring(sprite: &Sprite) {
     let script = format!("sudo -n tee {ATTACKER} >/dev/null && sudo -n chmod 755 {ATTACKER}");
