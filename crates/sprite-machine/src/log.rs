@@ -22,26 +22,44 @@ pub(crate) struct AgentLog {
     pipe: File,
 }
 
-fn open(path: &Path) -> io::Result<File> {
+/// Opens a pipe that was made before.
+pub(crate) fn open_pipe(path: &Path) -> io::Result<File> {
     // For reading and writing, so that neither end waits for the other one or is told that it is gone.
     let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
 }
 
+/// Makes a pipe, and opens both ends. They are opened apart: the flags of each are its owner's to change.
+pub(crate) fn make_pipe(path: &Path) -> io::Result<(File, File)> {
+    match rustix::fs::mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok((open_pipe(path)?, open_pipe(path)?))
+}
+
+/// Bytes of a machine as text that does nothing to a terminal.
+pub(crate) fn printable(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let shown = text.chars().filter(|c| *c != '\r');
+    let text: String = shown
+        .map(|c| if c.is_control() && c != '\n' { '?' } else { c })
+        .collect();
+    text.trim().to_owned()
+}
+
 impl AgentLog {
-    /// Makes a machine's log, and returns the agent's end too. That one is opened apart: its flags are the
-    /// agent's to change.
+    /// Makes a machine's log, and returns the agent's end too.
     pub(crate) fn make(path: &Path) -> io::Result<(Self, File)> {
-        match rustix::fs::mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-            Err(error) => return Err(error.into()),
-        }
-        Ok((Self::open(path)?, open(path)?))
+        let (pipe, agents) = make_pipe(path)?;
+        Ok((Self { pipe }, agents))
     }
 
     /// The log of a machine that runs.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { pipe: open(path)? })
+        Ok(Self {
+            pipe: open_pipe(path)?,
+        })
     }
 
     /// Takes what is there, and returns its last lines. What a machine says is told, never believed.
@@ -50,11 +68,7 @@ impl AgentLog {
         // Ends with an error: nothing more is there now.
         let _ = (&self.pipe).take(LONGEST).read_to_end(&mut bytes);
         let last = &bytes[bytes.len().saturating_sub(TOLD)..];
-        let text: String = String::from_utf8_lossy(last)
-            .chars()
-            .map(|c| if c.is_control() && c != '\n' { '?' } else { c })
-            .collect();
-        match text.trim() {
+        match printable(last).as_str() {
             "" => "the agent ended and said nothing".to_owned(),
             text => text.to_owned(),
         }

@@ -26,6 +26,19 @@ pub(crate) struct Record {
     pub(crate) id_base: Option<u32>,
     #[serde(default)]
     pub(crate) process: Option<ProcessMark>,
+    /// Of virtual machines.
+    #[serde(default)]
+    pub(crate) monitor: Option<MonitorRecord>,
+}
+
+/// What is to be known of a virtual machine to write its memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MonitorRecord {
+    /// The guest system that it booted.
+    pub(crate) guest: String,
+    pub(crate) memory_mib: u32,
+    /// Where its memory is to be written.
+    pub(crate) snapshots: Option<PathBuf>,
 }
 
 /// Records that do not say were written when there was but one.
@@ -41,6 +54,7 @@ impl Record {
             slot: None,
             id_base: None,
             process: None,
+            monitor: None,
         }
     }
 
