@@ -22,11 +22,11 @@ pub const DISK_DEVICE: &str = "vda";
 pub const MODULES_DEVICE: &str = "vdb";
 
 /// What every guest's kernel is told. The machine ends by the keyboard controller's reset line, after a panic at
-/// once; there is no PCI; probing a keyboard and a mouse that nobody attached costs seconds; the CPU's randomness is
-/// trusted because the host is.
+/// once; there is no PCI; the controller has no mouse (whether it has a keyboard, ACPI says), and looking for one
+/// costs seconds; the CPU's randomness is trusted because the host is.
 /// Source: Linux Documentation/admin-guide/kernel-parameters.txt.
 pub const KERNEL_PARAMETERS: &str = "console=ttyS0 quiet reboot=k panic=-1 pci=off rdinit=/init \
-    random.trust_cpu=on i8042.noaux i8042.nomux i8042.nopnp i8042.dumbkbd 8250.nr_uarts=1";
+    random.trust_cpu=on i8042.noaux i8042.nomux i8042.dumbkbd 8250.nr_uarts=1";
 
 const ADDRESS: &str = "sprite.address";
 const GATEWAY: &str = "sprite.gateway";
