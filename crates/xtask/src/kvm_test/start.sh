@@ -33,7 +33,10 @@ if [ -e /mnt/box/persons-terminal ]; then
     echo $? >/results/status
 else
     # Programs that draw on terminals do not draw into a pipe.
-    { sh /mnt/box/command </dev/null 2>&1; echo $? >/results/status; } | cat >/dev/hvc0
+    {
+        timeout --kill-after=20 "$(cat /mnt/box/seconds)" sh /mnt/box/command </dev/null 2>&1
+        echo $? >/results/status
+    } | cat >/dev/hvc0
 fi
 cd /
 dmesg >/results/dmesg

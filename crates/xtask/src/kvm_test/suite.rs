@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::failure::{Failure, Outcome};
-use crate::host::workspace;
+use crate::host::{target_directory, workspace};
 use crate::program::Program;
 use crate::report::Tally;
 use crate::suite::{Case, cases};
@@ -63,11 +63,15 @@ pub const PARTS: &[Part] = &[
     // Machines of the other driver on cgroup version 2: what the versions differ in, as short as it can be tried.
     Part {
         name: "container-cgroup2",
-        filter: "package(sprited) & kind(test) & (test(/sizes_are_what|exit_codes|a_killed_server_adopts|a_killed_agent_ends|a_stopped_server_leaves/) + (binary(breakout) & test(/resources::|processes::root_ends/)))",
+        filter: "package(sprited) & kind(test) & test(/(exit_codes_streams|sizes_are_what|\
+            a_killed_server_adopts|a_fork_bomb_stays|a_memory_bomb_ends|root_ends_everything)/)",
         driver: Some("container"),
         place: Place::Box,
     },
 ];
+
+/// Tests that build a program for others; they need nothing but a compiler.
+const PREPARATIONS: &str = "test(/(^|::)builds_/)";
 
 /// The profile of nextest that is used. Source: .config/nextest.toml.
 const PROFILE: &str = "box";
@@ -117,6 +121,25 @@ pub fn build() -> Outcome<Built> {
         .read()?;
     let programs = programs(&list)?;
     Ok(Built { list, programs })
+}
+
+/// Runs the tests that build what others need: where those run there may be no compiler.
+///
+/// # Errors
+/// One of them fails.
+pub fn prepare() -> Outcome {
+    Program::cargo()
+        .args(["nextest", "run", "--locked"])
+        .args(selection())
+        .args(["--no-tests", "pass", "-E", PREPARATIONS])
+        .dir(workspace())
+        .read()
+        .map(drop)
+}
+
+/// Where such tests leave what they built. Source: the Cargo book, `CARGO_TARGET_TMPDIR`.
+pub fn prepared() -> PathBuf {
+    target_directory().join("tmp")
 }
 
 fn programs(list: &str) -> Outcome<Vec<PathBuf>> {

@@ -13,6 +13,12 @@ use crate::program::Program;
 
 const START: &str = include_str!("start.sh");
 
+/// Of a visit's time, what is kept for its beginning and its end: reports of a command that took too long come home.
+const ENDING: Duration = Duration::from_secs(90);
+
+/// What `timeout` ends with when the time was over. Source: timeout(1).
+const TIME_OVER: i32 = 124;
+
 /// Room for what is taken home; only what is written takes any.
 const TAKEN_BYTES: u64 = 4 << 30;
 
@@ -114,12 +120,12 @@ impl<'a> Visit<'a> {
         self.tree.write(&format!("box/{name}"), text)
     }
 
-    /// Brings the minimal base image, made on this computer, where it takes half a minute instead of ten. A user
-    /// who cannot become root leaves that to the server in the box.
+    /// Brings the minimal base image and the guest system, made on this computer, where it takes a minute instead of
+    /// ten. A user who cannot become root leaves that to the server in the box.
     ///
     /// # Errors
-    /// It cannot be made, or copied.
-    pub fn bring_base_image(&mut self, host: &Host, sprited: &Path) -> Outcome {
+    /// They cannot be made, or copied.
+    pub fn bring_images(&mut self, host: &Host, sprited: &Path) -> Outcome {
         let certificates = Path::new(LOCAL_CERTIFICATES);
         if certificates.exists() {
             self.place(certificates);
@@ -130,23 +136,21 @@ impl<'a> Visit<'a> {
         }
         let build = Program::new(sprited).args(["image", "build", "--from", "minimal"]);
         let id = host.as_root(build)?.read()?;
-        let copies = self.work.0.join("image");
+        let image = ["ext4", "json"].map(|ending| format!("{}.{ending}", id.trim()));
+        let copies = self.work.0.join("cache");
         fs::create_dir(&copies).map_err(Failure::io(format!("make {}", copies.display())))?;
-        let cache = Path::new(IMAGE_CACHE);
-        self.place(cache);
-        for ending in ["ext4", "json"] {
-            let name = format!("{}.{ending}", id.trim());
+        self.place(Path::new(IMAGE_CACHE));
+        for name in image.into_iter().chain(guest(host)?) {
             let copy = copies.join(&name);
             let cp = Program::new("cp")
+                .args(["--recursive", "--preserve=timestamps"])
                 .args(["--sparse=always", "--reflink=auto", "--"])
-                .args([cache.join(&name), copy.clone()]);
+                .args([Path::new(IMAGE_CACHE).join(&name), copy.clone()]);
             host.as_root(cp)?.read()?;
-            let own = Program::new("chown")
-                .args(["--reference"])
-                .args([&copies, &copy]);
-            host.as_root(own)?.read()?;
-            let at = Path::new("at/var/cache/sprited").join(&name);
-            self.tree.add(&copy, &at)?;
+            let own = Program::new("chown").args(["--recursive", "--reference"]);
+            host.as_root(own.args([&copies, &copy]))?.read()?;
+            let at = Path::new("at").join(IMAGE_CACHE.trim_start_matches('/'));
+            self.tree.add(&copy, &at.join(&name))?;
         }
         Ok(())
     }
@@ -161,7 +165,10 @@ impl<'a> Visit<'a> {
         self.tree.write("box/command", command)?;
         match terminal {
             Terminal::Persons => self.tree.write("box/persons-terminal", "")?,
-            Terminal::Repeated => {}
+            Terminal::Repeated => {
+                let seconds = limit.saturating_sub(ENDING).as_secs();
+                self.tree.write("box/seconds", &seconds.to_string())?;
+            }
         }
         let places: Vec<String> = self
             .places
@@ -198,13 +205,39 @@ impl<'a> Visit<'a> {
         ran?;
         let status = fs::read_to_string(results.join("status")).unwrap_or_default();
         match status.trim().parse() {
-            Ok(status) => Ok(Returned { status, results }),
+            Ok(status) => {
+                if status == TIME_OVER {
+                    eprintln!("the time of the box was over: {} s", limit.as_secs());
+                }
+                Ok(Returned { status, results })
+            }
             Err(_) => Err(Failure::Check(format!(
                 "the box ended before its command did; its console ended with:\n{}",
                 emulator::last_lines(work)
             ))),
         }
     }
+}
+
+/// The newest guest system that this computer's servers made, if they made one.
+fn guest(host: &Host) -> Outcome<Option<String>> {
+    let list = Program::new("find").args([IMAGE_CACHE, "-maxdepth", "1", "-type", "d"]);
+    let list = list.args(["-name", "guest-*", "-printf", r"%T@ %f\n"]);
+    let found = host.as_root(list)?.read()?;
+    Ok(newest(&found))
+}
+
+/// The name of the line with the greatest time.
+fn newest(found: &str) -> Option<String> {
+    found
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .filter(|(_, name)| !name.ends_with(".build"))
+        .max_by(|(one, _), (other, _)| {
+            let time = |text: &str| text.parse::<f64>().unwrap_or_default();
+            time(one).total_cmp(&time(other))
+        })
+        .map(|(_, name)| name.to_owned())
 }
 
 /// Removes what visits left that were killed.
@@ -233,4 +266,16 @@ pub fn timed<T>(what: &str, step: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
     let done = step();
     eprintln!("{:>8.1} s  {what}", begun.elapsed().as_secs_f64());
     done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::newest;
+
+    #[test]
+    fn of_several_guest_systems_the_newest_is_taken() {
+        let found = "99.5 guest-a\n1795339251.25 guest-b\n1795339252.0 guest-c.build\n";
+        assert_eq!(newest(found).as_deref(), Some("guest-b"));
+        assert_eq!(newest(""), None);
+    }
 }
