@@ -13,6 +13,10 @@ use crate::failure::step;
 use crate::record::Record;
 use crate::{Machine, MachineError, MachineSpec};
 
+/// What monitors take. Source: `vcpu_count` of `firecracker.yaml`. The limit of the machine's cgroup is what was
+/// asked for.
+const MOST_VCPUS: u32 = 32;
+
 /// Boots a machine. The record says at every moment what it may have; the caller removes that if this fails.
 pub(super) async fn boot(
     shared: &Arc<Shared>,
@@ -48,7 +52,7 @@ async fn boot_unbounded(
         gateway: GATEWAY,
     };
     let hardware = Hardware {
-        vcpus: spec.resources.cpus,
+        vcpus: spec.resources.cpus.min(MOST_VCPUS),
         memory_mib: spec.resources.memory_mib,
         kernel_parameters: format!("{KERNEL_PARAMETERS} {network}"),
         mac: jailed.mac,

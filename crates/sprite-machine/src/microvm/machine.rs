@@ -199,6 +199,8 @@ impl Machine for MicrovmMachine {
     }
 
     async fn thaw(&self) -> Result<(), MachineError> {
+        // From its next step on the disk goes on without the memory that was written.
+        snapshot::forget(&self.record)?;
         let resumed = self.ask(&request::resume(), ASK_WITHIN).await;
         resumed.map_err(|error| error.step("let the machine run on"))
     }

@@ -110,7 +110,7 @@ impl Writing {
             guest: guest.clone(),
             memory_mib: *memory_mib,
         };
-        forget(&directory).map_err(step(format!("forget {}", directory.display())))?;
+        remove_kept(&directory).map_err(step(format!("forget {}", directory.display())))?;
         Ok(Self { directory, kept })
     }
 
@@ -133,7 +133,21 @@ impl Writing {
     }
 }
 
-fn forget(directory: &Path) -> io::Result<()> {
+/// What a machine has written, or was made from, is no snapshot any more.
+///
+/// # Crash safety
+/// Durable when this returns.
+pub(super) fn forget(record: &Record) -> Result<(), MachineError> {
+    let monitor = record.monitor.as_ref();
+    match monitor.and_then(|monitor| monitor.snapshots.as_ref()) {
+        Some(directory) => {
+            remove_kept(directory).map_err(step(format!("forget {}", directory.display())))
+        }
+        None => Ok(()),
+    }
+}
+
+fn remove_kept(directory: &Path) -> io::Result<()> {
     match fs::remove_file(directory.join(KEPT)) {
         Ok(()) => File::open(directory)?.sync_all(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
