@@ -220,6 +220,10 @@ impl Driver {
         true
     }
 
+    pub(crate) fn queues(&self) -> usize {
+        self.rings.len()
+    }
+
     pub(crate) fn descriptors(&self, queue: usize) -> u64 {
         RINGS + queue as u64 * RING_AREA
     }
@@ -357,6 +361,17 @@ impl Driver {
 
     pub(crate) fn notify(&self, queue: usize) {
         self.write(0x50, u32::try_from(queue).expect("few queues"));
+    }
+
+    /// Notifies of the chain that was offered last, if the device asked for that one; whether it did.
+    pub(crate) fn notify_if_asked(&self, queue: usize) -> bool {
+        let ring = &self.rings[queue];
+        let asked: u16 = self.get(self.used(queue) + 4 + u64::from(ring.size) * 8);
+        let is_asked = asked == ring.next_available.wrapping_sub(1);
+        if is_asked {
+            self.notify(queue);
+        }
+        is_asked
     }
 
     /// What the device has returned since the last look.

@@ -35,6 +35,9 @@ impl BrokenQueue {
     }
 }
 
+/// How often a guest is asked again that adds a chain with each question.
+const QUESTIONS: u32 = 8;
+
 /// Bytes of an element of the used ring. Source: VIRTIO 1.2, section 2.7.8.
 const USED_SIZE: u64 = 8;
 /// In the flags of the ring of offered chains: no interrupts. Source: VIRTIO 1.2, section 2.7.7.
@@ -220,6 +223,30 @@ impl VirtQueue {
         // Whether `said` is among those returned since the last call, all numbers modulo 2^16.
         let behind = now.wrapping_sub(said).wrapping_sub(1);
         Ok(behind < now.wrapping_sub(before))
+    }
+
+    /// Asks the guest to notify about the next chain that it adds to those that it offers already; how many
+    /// those are.
+    ///
+    /// # Errors
+    /// The ring is not in the memory.
+    pub fn ask_for_notification_of_more(&mut self) -> Result<u16, BrokenQueue> {
+        if !self.queue.ready() {
+            return Ok(0);
+        }
+        let taken = self.queue.next_avail();
+        let mut offered = self.offered()?;
+        for _ in 0..QUESTIONS {
+            // The index that is asked for is that of the next chain to take, so it is moved for the question.
+            self.queue.set_next_avail(taken.wrapping_add(offered));
+            let came_more = self.ask_for_notification();
+            self.queue.set_next_avail(taken);
+            if !came_more? {
+                break;
+            }
+            offered = self.offered()?;
+        }
+        Ok(offered)
     }
 
     /// Asks the guest to notify about the next chain; whether there are chains already.

@@ -128,8 +128,8 @@ pub(super) fn tell(
     match news {
         News::Taken => Ok(News::Taken),
         News::Told { left } => {
-            queue.ask_for_notification()?;
-            if queue.offered()? > left {
+            // Other buffers are left, so a question for the next one to take would be answered already.
+            if queue.ask_for_notification_of_more()? > left {
                 return Ok(News::Taken);
             }
             Ok(news)
@@ -145,8 +145,8 @@ pub(super) fn tell(
             let event = TRANSPORT_RESET.to_le_bytes();
             let written = chain.writable.copy_from(&event);
             queue.add_used(chain.head, u32::try_from(written).expect("four bytes"))?;
-            let left = queue.offered()?;
-            queue.ask_for_notification()?;
+            // Before the guest is woken: what it returns afterwards is more than this.
+            let left = queue.ask_for_notification_of_more()?;
             if queue.wants_interrupt()? {
                 interrupt.used_buffers();
             }

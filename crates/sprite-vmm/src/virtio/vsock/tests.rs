@@ -736,7 +736,10 @@ fn a_load_tells_the_guest_and_new_connections_wait_until_it_knows() {
         "nothing before that"
     );
     guest.driver.offer(EVENTS, &[Buffer::Writable(4)]);
-    guest.driver.notify(EVENTS);
+    assert!(
+        guest.driver.notify_if_asked(EVENTS),
+        "it is asked, though other buffers are left"
+    );
     let request = guest.expect(REQUEST);
     assert_eq!(request.guest, 1024);
     guest.send(&Packet::new(request.host, 1024, RESPONSE));
