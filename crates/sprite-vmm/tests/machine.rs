@@ -6,7 +6,9 @@ use guests::{
     COUNTER, Program, RESULT, SIGNAL, Setting, end_of, eventually, kvm_opens, peek, poke,
 };
 use serde_json::Value;
+use sprite_vmm::arch::native::cpuid::Misfit;
 use sprite_vmm::end::End;
+use sprite_vmm::vm::LoadError;
 use vm_memory::{Bytes, GuestAddress};
 
 #[test]
@@ -161,6 +163,63 @@ fn timeless(state: &str) -> Value {
         vcpu["time"] = Value::Null;
     }
     state
+}
+
+#[test]
+fn a_guest_is_refused_where_its_cpu_is_not() {
+    if !kvm_opens() {
+        return;
+    }
+    let saved = || {
+        let setting = Setting::of(Program::Count);
+        let mut vm = setting.boot();
+        vm.pause().expect("paused");
+        let saved = setting.save(vm);
+        (setting, saved)
+    };
+    // Leaf 0: function, index, flags, eax, and then the maker's name.
+    let (setting, state) = saved();
+    let state = state.edit(|state| {
+        let leaves = state["vcpus"][0]["cpuid"].as_array_mut().expect("leaves");
+        let is_first = |leaf: &&mut Value| (0..8).all(|byte| leaf[byte] == 0);
+        let leaf = leaves.iter_mut().find(is_first).expect("leaf 0");
+        leaf[16] = Value::from(b'X');
+    });
+    let refused = setting.try_to_load(&state).err();
+    assert!(matches!(
+        refused,
+        Some(LoadError::Misfit(Misfit::Vendor { .. }))
+    ));
+
+    // Leaf 7, of which ecx, from byte 20 on, holds features that no CPU has together.
+    let (setting, state) = saved();
+    let state = state.edit(|state| {
+        let leaves = state["vcpus"][0]["cpuid"].as_array_mut().expect("leaves");
+        let is_seventh = |leaf: &&mut Value| leaf[0] == 7 && (1..8).all(|byte| leaf[byte] == 0);
+        let leaf = leaves.iter_mut().find(is_seventh).expect("leaf 7");
+        leaf[22] = Value::from(0xff);
+    });
+    let refused = setting.try_to_load(&state).err();
+    assert!(matches!(
+        refused,
+        Some(LoadError::Misfit(Misfit::Features { leaf: 7, .. }))
+    ));
+}
+
+#[test]
+fn a_state_is_refused_for_a_machine_of_another_shape() {
+    if !kvm_opens() {
+        return;
+    }
+    let setting = Setting::of(Program::Count);
+    let mut vm = setting.boot();
+    vm.pause().expect("paused");
+    let saved = setting.save(vm);
+    let others = [setting.vcpus(2), Setting::of(Program::Count).entropy()];
+    for setting in &others {
+        let refused = setting.try_to_load(&saved).err();
+        assert!(matches!(refused, Some(LoadError::Count { .. })));
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use sprite_vmm::config::VmConfig;
 use sprite_vmm::end::End;
 use sprite_vmm::virtio::unrestricted;
-use sprite_vmm::vm::{Vm, VmState};
+use sprite_vmm::vm::{LoadError, Vm, VmState};
 use tempfile::TempDir;
 use vm_memory::{Bytes, GuestAddress};
 
@@ -107,9 +107,14 @@ impl Setting {
 
     /// A paused machine of what was saved.
     pub fn load(&self, saved: &Saved) -> Vm {
+        self.try_to_load(saved).expect("it loads")
+    }
+
+    /// The same, if it is taken.
+    pub fn try_to_load(&self, saved: &Saved) -> Result<Vm, LoadError> {
         let file = std::fs::File::open(&saved.memory).expect("opened");
         let memory = sprite_vmm::memory::from_file(file, MEMORY_MIB << 20).expect("mapped");
-        Vm::load(&self.config(), &saved.state(), memory, &unrestricted()).expect("it loads")
+        Vm::load(&self.config(), &saved.state(), memory, &unrestricted())
     }
 }
 
@@ -127,6 +132,16 @@ impl Saved {
     /// The state as written.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// The same, changed.
+    pub fn edit(self, edit: impl FnOnce(&mut Value)) -> Saved {
+        let mut state = serde_json::from_str(&self.text).expect("what was serialized");
+        edit(&mut state);
+        Saved {
+            text: state.to_string(),
+            ..self
+        }
     }
 }
 
