@@ -36,6 +36,8 @@ pub mod vsock;
 #[cfg(test)]
 mod driver;
 #[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
 mod transport_tests;
 
 use std::sync::Arc;
