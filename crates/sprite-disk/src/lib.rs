@@ -26,8 +26,8 @@ mod tool;
 pub use image::ImageId;
 pub use pool::{
     Backing, ClosePoolError, CreateDiskError, DeleteDiskError, ImportImageError, Layout,
-    ListDisksError, ListImagesError, OpenPoolError, Pool, PoolOptions, PurgeError, Shortage,
-    SizedImageError, SnapshotsError, Space,
+    ListDisksError, ListImagesError, Obstacle, OpenPoolError, Pool, PoolOptions, Prospect,
+    PurgeError, Shortage, SizedImageError, SnapshotsError, Space,
 };
 pub use progress::{Progress, Silent};
 pub use tool::ToolError;

@@ -18,6 +18,9 @@ const ROOT: &str = "/sys/fs/cgroup";
 /// Controllers of version 1 that are needed, and one that only counts.
 const V1: [&str; 5] = ["cpu", "memory", "pids", "freezer", "cpuacct"];
 
+/// Controllers of version 2 that are needed.
+const V2: [&str; 3] = ["cpu", "memory", "pids"];
+
 /// Period of the CPU limit. Source: Documentation/admin-guide/cgroup-v2.rst, default of `cpu.max`.
 const PERIOD_USEC: u64 = 100_000;
 
@@ -59,6 +62,31 @@ pub(crate) struct Limits {
     pub(crate) cpus: Option<u32>,
 }
 
+/// Which cgroups a host has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Version {
+    /// A hierarchy for each controller.
+    One,
+    /// One hierarchy for all.
+    Two,
+}
+
+/// Which cgroups this host has, and which controllers that machines need are not there. Changes nothing.
+pub(crate) fn lacking() -> io::Result<(Version, Vec<&'static str>)> {
+    let unified = Path::new(ROOT).join("cgroup.controllers");
+    if unified.exists() {
+        let there = fs::read_to_string(unified)?;
+        let missing = |name: &&str| !there.split_whitespace().any(|word| word == *name);
+        return Ok((Version::Two, V2.into_iter().filter(missing).collect()));
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let missing = |name: &&str| {
+        let mut hierarchies = mounts.lines().filter_map(v1_mount);
+        !hierarchies.any(|(_, options)| options.split(',').any(|option| option == *name))
+    };
+    Ok((Version::One, V1.into_iter().filter(missing).collect()))
+}
+
 /// A cgroup hierarchy, and the controllers that are ours in it.
 #[derive(Debug, Clone)]
 struct Hierarchy {
@@ -80,7 +108,7 @@ impl Cgroups {
         let parent = format!("sprited-{instance}");
         let root = Path::new(ROOT);
         if root.join("cgroup.controllers").exists() {
-            let controllers = vec!["cpu", "memory", "pids"];
+            let controllers = V2.to_vec();
             return Ok(Self {
                 unified: true,
                 hierarchies: vec![Hierarchy {

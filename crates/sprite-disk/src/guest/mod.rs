@@ -31,6 +31,8 @@ pub use record::{Guest, GuestError, GuestOptions, GuestSource};
 
 use std::path::PathBuf;
 
+use crate::tool::ToolError;
+
 /// What a microVM boots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuestSystem {
@@ -44,4 +46,13 @@ pub struct GuestSystem {
     pub initramfs: PathBuf,
     /// An ext4 image of all modules, to be read only: the content of `/lib/modules`.
     pub modules: PathBuf,
+}
+
+/// The packages of the newest kernel that this machine's distribution offers to guests; `None` where it offers none
+/// that is new enough. Changes nothing.
+///
+/// # Errors
+/// There is no apt here to ask.
+pub fn available() -> Result<Option<Vec<Package>>, ToolError> {
+    package::newest()
 }

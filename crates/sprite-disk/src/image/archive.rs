@@ -93,6 +93,17 @@ impl Packing {
     }
 }
 
+/// What is missing for [`extract`]. A tarball that cannot be read is not this one's to tell.
+pub(super) fn missing_tools(tarball: &Path) -> Vec<ToolError> {
+    let packing = read_packing(tarball).ok().flatten();
+    let unpacks = packing.and_then(Packing::decompressor);
+    let tools = unpacks.map(|(tool, _)| tool).into_iter();
+    tools
+        .chain([tool::TAR, tool::SETPRIV, tool::SHELL])
+        .filter_map(|tool| tool.find().err())
+        .collect()
+}
+
 /// Extracts the tarball into the work directory's tree.
 pub(super) fn extract(
     tarball: &Path,

@@ -28,18 +28,25 @@ pub(super) struct Bootstrap<'a> {
     pub(super) target: Option<PathBuf>,
 }
 
-/// Whether all is installed that a bootstrap needs, so that it does not come out after minutes.
-pub(super) fn check_tools() -> Result<(), ToolError> {
+/// What of all that a bootstrap needs is not installed.
+pub(super) fn missing_tools() -> Vec<ToolError> {
     const PACKAGE: &str = "debian-archive-keyring";
-    tool::MMDEBSTRAP.find()?;
-    if Path::new(KEYRING).exists() {
-        Ok(())
-    } else {
-        Err(ToolError::Missing {
-            tool: PACKAGE,
-            package: PACKAGE,
-        })
-    }
+    let keyring = ToolError::Missing {
+        tool: PACKAGE,
+        package: PACKAGE,
+    };
+    let keyring = (!Path::new(KEYRING).exists()).then_some(keyring);
+    tool::MMDEBSTRAP
+        .find()
+        .err()
+        .into_iter()
+        .chain(keyring)
+        .collect()
+}
+
+/// Whether all is installed, so that what is missing does not come out after minutes.
+pub(super) fn check_tools() -> Result<(), ToolError> {
+    missing_tools().into_iter().next().map_or(Ok(()), Err)
 }
 
 /// Writes a program for the script of a [`Bootstrap`].

@@ -110,6 +110,17 @@ pub fn cached(cache_dir: &Path) -> io::Result<Vec<StoredImage>> {
     store::list(cache_dir)
 }
 
+/// Programs and keys that are missing for making the image of a recipe.
+#[must_use]
+pub fn missing_tools(recipe: &Recipe) -> Vec<ToolError> {
+    let of_the_source = match recipe {
+        Recipe::Debian { .. } => debian::missing_tools(),
+        Recipe::Tar { path, .. } => archive::missing_tools(path),
+    };
+    let writes = tool::MKFS_EXT4.find().err();
+    of_the_source.into_iter().chain(writes).collect()
+}
+
 fn make(recipe: &Recipe, work: &WorkDirectory, progress: &dyn Progress) -> Result<(), BuildError> {
     // Before minutes of work, not after.
     tool::MKFS_EXT4.find().map_err(BuildError::Image)?;

@@ -104,6 +104,11 @@ fn packages(variant: Variant) -> Vec<&'static str> {
     packages
 }
 
+/// What is missing for [`install`].
+pub(super) fn missing_tools() -> Vec<ToolError> {
+    bootstrap::missing_tools()
+}
+
 /// Installs Debian into the work directory's tree.
 pub(super) fn install(
     suite: Suite,

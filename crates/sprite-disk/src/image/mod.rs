@@ -22,7 +22,7 @@ pub(crate) mod store;
 mod tree;
 
 pub use archive::ExtractError;
-pub use build::{BuildError, Built, build, cached};
+pub use build::{BuildError, Built, build, cached, missing_tools};
 pub use debian::DebianError;
 pub use finish::FinishError;
 pub use node::NodeError;

@@ -16,6 +16,7 @@
 mod disks;
 mod images;
 mod open;
+mod prospect;
 mod purge;
 mod snapshots;
 mod space;
@@ -27,6 +28,7 @@ use std::sync::{Arc, Mutex};
 pub use disks::{CreateDiskError, DeleteDiskError, ListDisksError};
 pub use images::{ImportImageError, ListImagesError, SizedImageError};
 pub use open::OpenPoolError;
+pub use prospect::{Obstacle, Prospect};
 pub use purge::{ClosePoolError, PurgeError};
 pub use snapshots::SnapshotsError;
 pub use space::{Shortage, Space};

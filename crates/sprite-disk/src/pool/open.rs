@@ -190,7 +190,7 @@ fn refuse_without_root(places: &Places) -> Result<(), OpenPoolError> {
 }
 
 /// Whether a clone works in `directory`, found out by making one.
-fn has_reflink(directory: &Path) -> bool {
+pub(super) fn has_reflink(directory: &Path) -> bool {
     let clone = || -> io::Result<()> {
         let from = durable::unnamed(directory)?;
         io::Write::write_all(&mut &from, &[1; 4096])?;
@@ -202,7 +202,7 @@ fn has_reflink(directory: &Path) -> bool {
 
 /// Nominal size of a new file: nine tenths of what is free now. The pool then says that it is full before the
 /// file system below it is; a larger promise would come out as I/O errors in the middle of somebody's write.
-fn fitting_size(data_dir: &Path) -> Result<u64, OpenPoolError> {
+pub(super) fn fitting_size(data_dir: &Path) -> Result<u64, OpenPoolError> {
     let (_, free) = space::measure(data_dir).map_err(|source| directory_error(data_dir, source))?;
     let whole_mib = (free / 10 * 9) >> 20 << 20;
     Ok(whole_mib.max(SMALLEST_FILE))

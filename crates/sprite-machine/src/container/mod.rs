@@ -11,6 +11,7 @@
 
 mod launch;
 mod machine;
+mod probe;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,6 +19,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sprite_net::Network;
 use sprite_types::{DriverKind, InstanceId};
+
+pub use self::probe::{Unusable, Usable, probe};
 
 use self::machine::ContainerMachine;
 use crate::holdings::Holdings;
