@@ -167,6 +167,7 @@ impl VirtioDevice for Vsock {
     fn save(&self) -> DeviceState {
         DeviceState::Vsock(VsockState {
             guest_cid: self.hub.guest_cid(),
+            next_port: self.hub.next_port(),
         })
     }
 
@@ -183,6 +184,7 @@ impl VirtioDevice for Vsock {
                 found: state.guest_cid,
             });
         }
+        self.hub.go_on_with_port(state.next_port);
         self.news = News::Untold;
         Ok(())
     }

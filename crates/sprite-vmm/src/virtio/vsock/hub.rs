@@ -189,6 +189,16 @@ impl Hub {
         }
     }
 
+    /// The port that the next connection of the host gets.
+    pub(super) fn next_port(&self) -> u32 {
+        self.next_port
+    }
+
+    /// Goes on with `port`.
+    pub(super) fn go_on_with_port(&mut self, port: u32) {
+        self.next_port = port.max(FIRST_PORT);
+    }
+
     /// A port of ours that has no connection with this port of the guest.
     fn free_port(&mut self, guest: u32) -> u32 {
         loop {

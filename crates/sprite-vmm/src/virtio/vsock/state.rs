@@ -7,4 +7,7 @@ use serde::{Deserialize, Serialize};
 pub struct VsockState {
     /// The guest's address.
     pub guest_cid: u32,
+    /// The port that the host's next connection gets. It goes on after a load: the guest may not have closed
+    /// its ends of old connections yet, and would take a new one with the same ports for one of them.
+    pub next_port: u32,
 }

@@ -742,6 +742,7 @@ fn a_load_tells_the_guest_and_new_connections_wait_until_it_knows() {
     );
     let request = guest.expect(REQUEST);
     assert_eq!(request.guest, 1024);
+    assert_ne!(request.host, host, "the guest may not have closed its end");
     guest.send(&Packet::new(request.host, 1024, RESPONSE));
     assert_eq!(line(&mut stream), format!("OK {}\n", request.host));
     guest.send(&Packet::new(host, 1, CREDIT_REQUEST));
