@@ -16,6 +16,7 @@ mod devices;
 mod hypervisor;
 mod load;
 
+use std::io;
 use std::sync::Arc;
 
 use kvm_ioctls::VmFd;
@@ -71,6 +72,9 @@ pub enum SaveError {
     /// That of the hardware that KVM keeps.
     #[error(transparent)]
     Platform(#[from] StateError),
+    /// What the guest has written is not all on its disks' media.
+    #[error("flush the disks")]
+    Disks(#[source] io::Error),
 }
 
 impl Vm {
@@ -106,7 +110,11 @@ impl Vm {
     ///
     /// # Errors
     /// [`SaveError`].
+    ///
+    /// # Crash safety
+    /// What the guest had written to its disks is on their media: a state is never newer than its disks.
     pub fn save(&mut self) -> Result<VmState, SaveError> {
+        self.devices.sync().map_err(SaveError::Disks)?;
         let moment = time::now(&self.fd)?;
         let vcpus = self
             .vcpus
