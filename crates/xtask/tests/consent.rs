@@ -85,13 +85,14 @@ impl Newcomer {
             let count = output.read(&mut buffer).unwrap();
             screen.push_str(&String::from_utf8_lossy(&buffer[..count]));
             if count == 0 {
-                return (screen, child.wait().unwrap().success());
+                break;
             }
             if !asked && screen.contains(QUESTION) {
                 asked = true;
                 writeln!(keys, "{answer}").unwrap();
             }
         }
+        (screen, child.wait().unwrap().success())
     }
 
     fn calls(&self) -> Vec<String> {
