@@ -1,4 +1,4 @@
-//! The files that say who this sprite is.
+//! The files that say who this sprite is, and where its mounts are told.
 //!
 //! Written by the environment's first process, inside its own walls as its own root: whatever the paths lead to
 //! is the sprite's. It is the sprite's as well what lies at these paths, so that anything may: what is not a file
@@ -39,6 +39,13 @@ pub(crate) fn write(spec: &EnvironmentSpec) {
         if let Err(error) = replace(&path, &text) {
             say(format_args!("write /etc/{file}: {error}"));
         }
+    }
+    // Programs that mount look here; a distribution's own start makes it. Source: mount(8), "FILES".
+    match std::os::unix::fs::symlink("../proc/self/mounts", "/etc/mtab") {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            say(format_args!("link /etc/mtab: {error}"));
+        }
+        Ok(()) | Err(_) => {}
     }
 }
 

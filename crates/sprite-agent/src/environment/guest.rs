@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::mount::MountPropagationFlags;
@@ -14,7 +15,7 @@ use sprite_agent_api::message::EnvironmentSpec;
 use super::{attach_at, enter_disk, mount_memory, mount_point, mount_terminals};
 use crate::identity;
 use crate::init::{ENVIRONMENT_GROUP, SESSIONS_GROUP, enable_all};
-use crate::launch::{clone_mount, pseudo};
+use crate::launch::{attach, clone_mount, pseudo};
 use crate::log::say;
 use crate::modules;
 use crate::step::{Step, StepError};
@@ -36,7 +37,12 @@ pub(crate) fn build(spec: &EnvironmentSpec) -> Result<(), StepError> {
     sys::unshare(libc::CLONE_NEWUTS | libc::CLONE_NEWIPC).step("leave the agent's namespaces")?;
     enter_disk()?;
     mount_all()?;
+    let modules = clone_mount(&modules::directory());
     sys::pivot_into_current_directory().step("leave the agent's root")?;
+    if let Err(error) = modules.and_then(show_modules) {
+        // Only a sprite that starts can be mended from inside.
+        say(format_args!("show the kernel's modules: {error}"));
+    }
     // As on any Linux: what is mounted in one namespace made from this one shows in the others.
     let shared = MountPropagationFlags::SHARED | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", shared).step("share mounts")?;
@@ -80,29 +86,13 @@ fn mount_all() -> Result<(), StepError> {
             say(failure);
         }
     }
-    if let Err(failure) = mount_modules() {
-        // Only a sprite that starts can be mended from inside.
-        say(failure);
-    }
     Ok(())
 }
 
-/// Shows this kernel's modules where programs look for them. Other versions' directories stay the disk's.
-fn mount_modules() -> Result<(), StepError> {
-    let modules = modules::directory();
-    // Where both are one, the first is a link.
-    let linked = fs::symlink_metadata("lib").is_ok_and(|data| data.is_symlink());
-    let above = if linked {
-        &["usr", "usr/lib"][..]
-    } else {
-        &["lib"]
-    };
-    let all = format!("{}/modules", above.last().expect("it is not empty"));
-    for name in above.iter().copied().chain([all.as_str()]) {
-        mount_point(Walls::Guest, name)?;
-    }
-    let version = modules.file_name().unwrap_or_default().to_string_lossy();
-    let name = format!("{all}/{version}");
-    let copy = clone_mount(&modules).step("find the kernel's modules")?;
-    attach_at(&copy, mount_point(Walls::Guest, &name)?, &name)
+/// Shows this kernel's modules where programs look for them, whatever links lead there: only the disk is left to
+/// lead to. Other versions' directories stay the disk's.
+fn show_modules(modules: OwnedFd) -> io::Result<()> {
+    let place = modules::directory();
+    fs::create_dir_all(&place)?;
+    attach(&modules, &place)
 }
