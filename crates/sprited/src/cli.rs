@@ -31,6 +31,9 @@ pub(crate) enum Command {
     /// Make and list base images.
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Say what works on this host with these settings, and what to do about what does not. The exit status is 1
+    /// when something keeps sprites from running.
+    Doctor(Box<DoctorFlags>),
     /// Remove everything that a data directory's server ever set on this host, machines included. The data
     /// stays until you remove the directory.
     Purge(PurgeFlags),
@@ -97,6 +100,16 @@ pub(crate) struct ServeFlags {
     /// Where sockets and records of running machines live [default: /run/sprited]
     #[arg(long, env = "SPRITED_RUN_DIR", value_name = "DIR")]
     pub(crate) run_dir: Option<PathBuf>,
+}
+
+/// The settings of the server that is meant.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorFlags {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) serve: ServeFlags,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize)]

@@ -4,11 +4,15 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::FlockOperation;
 use sprite_types::InstanceId;
 
 use crate::failure::Failure;
+
+/// Longer than a look at the lock takes.
+const DOCTOR_LOOKS: Duration = Duration::from_millis(50);
 
 /// A data directory.
 pub(crate) struct DataDir {
@@ -51,7 +55,16 @@ impl DataDir {
             .write(true)
             .open(&path)
             .map_err(failed)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        let try_lock = || rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
+        let locked = match try_lock() {
+            // A doctor holds it for less than a moment, to see whether somebody else does.
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                std::thread::sleep(DOCTOR_LOOKS);
+                try_lock()
+            }
+            other => other,
+        };
+        match locked {
             Ok(()) => Ok(Lock { _file: file }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(Failure::plain(format!(
                 "another sprited uses {}",
@@ -60,6 +73,27 @@ impl DataDir {
             .hint("stop it first, or give this one another --data-dir")),
             Err(error) => Err(failed(error.into())),
         }
+    }
+
+    /// Whether a server or a purge uses it now. Makes nothing.
+    pub(crate) fn serving(&self) -> Result<bool, Failure> {
+        let path = self.path.join("lock");
+        let failed = |error: io::Error| Failure::new(format!("look at {}", path.display()), &error);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(failed(error)),
+        };
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(false),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(true),
+            Err(error) => Err(failed(error.into())),
+        }
+    }
+
+    /// Where the kernels are that its virtual machines boot.
+    pub(crate) fn guest(&self) -> PathBuf {
+        self.path.join("guest")
     }
 
     pub(crate) fn catalog(&self) -> PathBuf {

@@ -6,6 +6,7 @@ mod cli;
 mod config;
 mod data_dir;
 mod disks;
+mod doctor;
 mod failure;
 mod image;
 mod progress;
@@ -22,17 +23,23 @@ use crate::failure::Failure;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let well = |()| ExitCode::SUCCESS;
     let done = match arguments.command {
-        Command::Serve(flags) => with_runtime(|| serve::serve(flags)),
-        Command::Token(TokenCommand::Create(flags)) => with_runtime(|| token::create(flags)),
-        Command::Token(TokenCommand::List(flags)) => with_runtime(|| token::list(flags)),
-        Command::Token(TokenCommand::Revoke(flags)) => with_runtime(|| token::revoke(flags)),
-        Command::Image(ImageCommand::Build(flags)) => image::build(&flags),
-        Command::Image(ImageCommand::List(flags)) => image::list(&flags),
-        Command::Purge(flags) => with_runtime(|| purge::purge(flags)),
+        Command::Serve(flags) => with_runtime(|| serve::serve(flags)).map(well),
+        Command::Token(TokenCommand::Create(flags)) => {
+            with_runtime(|| token::create(flags)).map(well)
+        }
+        Command::Token(TokenCommand::List(flags)) => with_runtime(|| token::list(flags)).map(well),
+        Command::Token(TokenCommand::Revoke(flags)) => {
+            with_runtime(|| token::revoke(flags)).map(well)
+        }
+        Command::Image(ImageCommand::Build(flags)) => image::build(&flags).map(well),
+        Command::Image(ImageCommand::List(flags)) => image::list(&flags).map(well),
+        Command::Doctor(flags) => with_runtime(|| doctor::doctor(flags)),
+        Command::Purge(flags) => with_runtime(|| purge::purge(flags)).map(well),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             eprint!("{failure}");
             ExitCode::FAILURE
@@ -40,9 +47,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn with_runtime<F: Future<Output = Result<(), Failure>>>(
+fn with_runtime<T, F: Future<Output = Result<T, Failure>>>(
     work: impl FnOnce() -> F,
-) -> Result<(), Failure> {
+) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

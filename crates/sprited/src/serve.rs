@@ -85,21 +85,21 @@ pub(crate) async fn serve(flags: Box<ServeFlags>) -> Result<(), Failure> {
     served
 }
 
-/// The signals that end the server.
-struct Stop {
+/// The signals that end what runs in the foreground.
+pub(crate) struct Stop {
     term: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
 }
 
 impl Stop {
-    fn listen() -> io::Result<Self> {
+    pub(crate) fn listen() -> io::Result<Self> {
         Ok(Self {
             term: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         })
     }
 
-    async fn wait(&mut self) {
+    pub(crate) async fn wait(&mut self) {
         tokio::select! {
             _ = self.term.recv() => {}
             _ = self.interrupt.recv() => {}
