@@ -13,8 +13,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
-use crate::config::{ConfigError, usable_path};
+use crate::config::{ConfigError, absent, usable_path};
 
 /// Most lines in one [`WINDOW`]: enough for all that a start has to say, too few to fill a disk in a day.
 const LINES_IN_WINDOW: u32 = 100;
@@ -83,12 +84,18 @@ struct Wire {
     _show_level: Option<bool>,
     #[serde(rename = "show_log_origin")]
     _show_log_origin: Option<bool>,
+    module: Option<IgnoredAny>,
 }
 
 impl TryFrom<Wire> for LogTarget {
     type Error = ConfigError;
 
     fn try_from(wire: Wire) -> Result<LogTarget, ConfigError> {
+        absent(
+            wire.module.as_ref(),
+            "module",
+            "set a level for the whole program",
+        )?;
         let level = match wire.level {
             None => None,
             Some(name) => Some(Level::from_name(&name).ok_or(ConfigError::Form {

@@ -41,7 +41,7 @@ fn a_loaded_machine_is_the_saved_one() {
     assert_eq!(other.stage.read(5 * PAGE, 13), b"from the boot");
     assert_eq!(other.stage.see(|seen| seen.register), 7);
     other.resume();
-    assert_eq!(other.stage.log(), ["load", "resume"]);
+    assert_eq!(other.stage.log(), ["fit", "load", "resume"]);
     // The saved one can go on as well.
     program.resume();
 }
@@ -226,6 +226,20 @@ fn a_snapshot_for_another_cpu_is_unfit() {
     assert_eq!(kind, "snapshot_unfit");
     assert!(message.contains("template test v1"), "{message}");
     assert_eq!(other.state(), "Not started");
+}
+
+#[test]
+fn a_machine_that_cannot_run_on_this_host_is_unfit() {
+    let mut program = paused();
+    program.snapshot("Full");
+    let mut other = program.start_beside("other");
+    other.stage.see(|seen| seen.failing.push("fit"));
+    let (kind, message) = refusal(&mut other);
+    assert_eq!(kind, "snapshot_unfit");
+    assert_eq!(
+        message,
+        "load a snapshot: the snapshot does not fit this host: fit was made to fail"
+    );
 }
 
 #[test]

@@ -103,7 +103,7 @@ pub enum ConfigError {
 }
 
 /// A field that must be absent: `Ok` if it is.
-fn absent(
+pub(crate) fn absent(
     given: Option<&serde::de::IgnoredAny>,
     field: &'static str,
     instead: &'static str,

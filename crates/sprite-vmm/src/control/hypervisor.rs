@@ -15,6 +15,15 @@ use crate::snapshot::CpuIdentity;
 /// A step that the machine did not manage. What it was is told by the error around it.
 pub type Failure = Box<dyn Error + Send + Sync>;
 
+/// No machine was made of a state.
+#[derive(Debug)]
+pub enum NotLoaded {
+    /// The guest cannot run on this host, now or later.
+    Unfit(Failure),
+    /// Something that might work another time.
+    Failed(Failure),
+}
+
 /// Makes machines.
 pub trait Hypervisor {
     /// What it makes.
@@ -32,13 +41,13 @@ pub trait Hypervisor {
     /// Makes a machine that stands where `state` was saved. It is paused.
     ///
     /// # Errors
-    /// Whatever went wrong; nothing of the machine is left then.
+    /// [`NotLoaded`]; nothing of the machine is left then.
     fn load(
         &self,
         config: &VmConfig,
         state: <Self::Machine as Machine>::State,
         memory: GuestMemory,
-    ) -> Result<Self::Machine, Failure>;
+    ) -> Result<Self::Machine, NotLoaded>;
 }
 
 /// A machine that was made.

@@ -27,7 +27,7 @@ use crate::metrics::{MetricsError, MetricsFile};
 use crate::snapshot::{self, CreateError, Lineage, LoadError, LoadSnapshot};
 
 pub use desk::{Desk, DeskClosed, Outcome, Sender, desk};
-pub use hypervisor::{Failure, Hypervisor, Machine};
+pub use hypervisor::{Failure, Hypervisor, Machine, NotLoaded};
 pub use pending::Mismatch;
 
 use pending::Pending;

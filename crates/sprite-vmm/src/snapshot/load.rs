@@ -8,7 +8,7 @@ use super::envelope::{self, EnvelopeError};
 use super::seal::{self, Seal, SealError};
 use super::{CpuIdentity, DiskGeneration, Lineage, LoadSnapshot, Payload};
 use crate::config::{Serial, VmConfig};
-use crate::control::{Failure, FaultKind, Hypervisor, Machine};
+use crate::control::{Failure, FaultKind, Hypervisor, Machine, NotLoaded};
 use crate::memory::{self, MemoryError};
 
 /// No machine was made. No file was changed, nothing of the machine is left.
@@ -69,6 +69,9 @@ pub enum LoadError {
     /// There is no name for this process on files.
     #[error("name this process")]
     Name(#[source] io::Error),
+    /// The guest cannot run on this host.
+    #[error("the snapshot does not fit this host")]
+    Unfit(#[source] Failure),
     /// The machine itself was not made.
     #[error("make the machine")]
     Machine(#[source] Failure),
@@ -86,7 +89,7 @@ impl LoadError {
                 | EnvelopeError::Damaged
                 | EnvelopeError::Payload(_) => FaultKind::SnapshotDamaged,
             },
-            LoadError::OtherCpu { .. } => FaultKind::SnapshotUnfit,
+            LoadError::OtherCpu { .. } | LoadError::Unfit(_) => FaultKind::SnapshotUnfit,
             LoadError::Seal { source, .. } => match source {
                 SealError::Read(_) => FaultKind::Failed,
                 SealError::Length { .. } | SealError::Invalid => FaultKind::SnapshotDamaged,
@@ -159,9 +162,13 @@ pub fn load<H: Hypervisor>(
     }
     let memory = memory::from_file(file, bytes).map_err(LoadError::Map)?;
     let lineage = Lineage::loaded(payload.id).map_err(LoadError::Name)?;
-    let machine = hypervisor
-        .load(&config, payload.machine, memory)
-        .map_err(LoadError::Machine)?;
+    let machine =
+        hypervisor
+            .load(&config, payload.machine, memory)
+            .map_err(|error| match error {
+                NotLoaded::Unfit(why) => LoadError::Unfit(why),
+                NotLoaded::Failed(why) => LoadError::Machine(why),
+            })?;
     Ok(Loaded {
         config,
         machine,

@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::FallocateFlags;
-use vm_memory::{Bytes, GuestMemoryBackend, GuestMemoryError, GuestMemoryRegion};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryError, GuestMemoryRegion};
 
 use super::Origin;
 use super::seal::SEAL_BYTES;
@@ -87,20 +87,62 @@ pub(super) fn write_changes(memory: &GuestMemory, to: &File) -> Result<(), Memor
 /// Blocks that the file has are written in place. Blocks that it shares with a clone are not, and cannot be
 /// told from here: a clone that runs out of room leaves the file that it was cloned from as it is.
 pub(super) fn check_room(memory: &GuestMemory, file: &File) -> Result<(), MemoryFileError> {
+    let stat = rustix::fs::fstat(file).map_err(|error| MemoryFileError::Write(error.into()))?;
+    let allocated = u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+    let holes = memory::size(memory).saturating_sub(allocated);
+    let system =
+        rustix::fs::fstatvfs(file).map_err(|error| MemoryFileError::Write(error.into()))?;
+    let available = system.f_bavail.saturating_mul(system.f_frsize);
+    let fits = |changed: u64| {
+        let needed = changed.min(holes);
+        match needed == 0 || needed + MARGIN <= available {
+            true => Ok(()),
+            false => Err(MemoryFileError::NoRoom { needed, available }),
+        }
+    };
     let mut changed = 0;
     memory::visit_own_pages::<MemoryFileError>(memory, |run| {
         changed += run.length;
         Ok(())
     })?;
-    let stat = rustix::fs::fstat(file).map_err(|error| MemoryFileError::Write(error.into()))?;
-    let allocated = u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
-    let holes = memory::size(memory).saturating_sub(allocated);
-    let needed = changed.min(holes);
-    let system =
-        rustix::fs::fstatvfs(file).map_err(|error| MemoryFileError::Write(error.into()))?;
-    let available = system.f_bavail.saturating_mul(system.f_frsize);
-    if needed > 0 && needed + MARGIN > available {
-        return Err(MemoryFileError::NoRoom { needed, available });
+    // Only where it matters is it worth to look which of these pages are zero and need no room.
+    fits(changed).or_else(|_| fits(count_bytes(memory)?))
+}
+
+/// How much of what the guest changed is not zero.
+fn count_bytes(memory: &GuestMemory) -> Result<u64, MemoryFileError> {
+    let mut chunk = vec![0; CHUNK];
+    let mut bytes = 0;
+    memory::visit_own_pages::<MemoryFileError>(memory, |run| {
+        for_each_chunk(memory, run, &mut chunk, |_, chunk| {
+            let pieces = pieces(chunk).into_iter();
+            let counted = pieces.map(|piece| match piece {
+                Piece::Bytes(range) => range.len() as u64,
+                Piece::Zeroes(_) => 0,
+            });
+            bytes += counted.sum::<u64>();
+            Ok(())
+        })
+    })?;
+    Ok(bytes)
+}
+
+/// Copies a run of pages out of the guest, part by part, and tells where in the file each part belongs.
+fn for_each_chunk(
+    memory: &GuestMemory,
+    run: PageRun,
+    buffer: &mut [u8],
+    mut visit: impl FnMut(u64, &[u8]) -> Result<(), MemoryFileError>,
+) -> Result<(), MemoryFileError> {
+    let mut done = 0;
+    while done < run.length {
+        let length = usize::try_from(run.length - done).map_or(CHUNK, |left| left.min(CHUNK));
+        let chunk = &mut buffer[..length];
+        memory
+            .read_slice(chunk, GuestAddress(run.address.0 + done))
+            .map_err(MemoryFileError::Copy)?;
+        visit(run.file_offset + done, chunk)?;
+        done += length as u64;
     }
     Ok(())
 }
@@ -130,32 +172,22 @@ impl<'a> Writer<'a> {
     }
 
     fn write(&mut self, run: PageRun) -> Result<(), MemoryFileError> {
-        let mut done = 0;
-        while done < run.length {
-            let length = usize::try_from(run.length - done).map_or(CHUNK, |left| left.min(CHUNK));
-            let chunk = &mut self.chunk[..length];
-            let address = vm_memory::GuestAddress(run.address.0 + done);
-            self.memory
-                .read_slice(chunk, address)
-                .map_err(MemoryFileError::Copy)?;
-            let offset = run.file_offset + done;
+        let (to, zeroes) = (self.to, self.zeroes);
+        for_each_chunk(self.memory, run, &mut self.chunk, |offset, chunk| {
             for piece in pieces(chunk) {
-                match piece {
-                    Piece::Bytes(range) => self
-                        .to
-                        .write_all_at(&chunk[range.clone()], offset + range.start as u64),
-                    Piece::Zeroes(range) => match self.zeroes {
-                        Zeroes::AreThereAlready => Ok(()),
-                        Zeroes::MustBeMade => {
-                            make_zeroes(self.to, offset + range.start as u64, &chunk[range.clone()])
-                        }
-                    },
+                match (piece, zeroes) {
+                    (Piece::Bytes(range), _) => {
+                        to.write_all_at(&chunk[range.clone()], offset + range.start as u64)
+                    }
+                    (Piece::Zeroes(_), Zeroes::AreThereAlready) => Ok(()),
+                    (Piece::Zeroes(range), Zeroes::MustBeMade) => {
+                        make_zeroes(to, offset + range.start as u64, &chunk[range.clone()])
+                    }
                 }
                 .map_err(MemoryFileError::Write)?;
             }
-            done += length as u64;
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 

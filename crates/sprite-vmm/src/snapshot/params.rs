@@ -137,7 +137,6 @@ struct WireLoad {
     vsock_override: Option<VsockOverride>,
     #[serde(default)]
     clock_realtime: bool,
-    huge_pages: Option<String>,
     disk_generation: Option<DiskGeneration>,
 }
 
@@ -180,15 +179,6 @@ impl TryFrom<WireLoad> for LoadSnapshot {
             return Err(ConfigError::NotSupported {
                 field: "clock_realtime",
                 instead: "set the guest's clock from inside",
-            });
-        }
-        if wire
-            .huge_pages
-            .is_some_and(|size| size != "None" && size != "Snapshot")
-        {
-            return Err(ConfigError::NotSupported {
-                field: "huge_pages",
-                instead: "guest memory is made of ordinary pages",
             });
         }
         Ok(LoadSnapshot {

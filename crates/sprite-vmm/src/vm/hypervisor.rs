@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::{Vm, VmState};
 use crate::arch::native;
 use crate::config::VmConfig;
-use crate::control::{Failure, Hypervisor, Machine};
+use crate::control::{Failure, Hypervisor, Machine, NotLoaded};
 use crate::end::EndSignal;
 use crate::memory::GuestMemory;
 use crate::snapshot::CpuIdentity;
@@ -41,8 +41,16 @@ impl Hypervisor for KvmHypervisor {
         Ok(Vm::boot(config, &self.setup)?)
     }
 
-    fn load(&self, config: &VmConfig, state: VmState, memory: GuestMemory) -> Result<Vm, Failure> {
-        Ok(Vm::load(config, &state, memory, &self.setup)?)
+    fn load(
+        &self,
+        config: &VmConfig,
+        state: VmState,
+        memory: GuestMemory,
+    ) -> Result<Vm, NotLoaded> {
+        Vm::load(config, &state, memory, &self.setup).map_err(|error| match error.is_unfit() {
+            true => NotLoaded::Unfit(error.into()),
+            false => NotLoaded::Failed(error.into()),
+        })
     }
 }
 

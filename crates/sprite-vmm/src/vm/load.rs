@@ -87,6 +87,27 @@ pub enum LoadError {
     TellGenerationId(#[source] io::Error),
 }
 
+impl LoadError {
+    /// Whether the guest cannot run on this host, however often it is tried.
+    #[must_use]
+    pub fn is_unfit(&self) -> bool {
+        match self {
+            LoadError::Misfit(_) => true,
+            LoadError::Vcpu { source, .. } | LoadError::Platform(source) => source.is_unfit(),
+            LoadError::Assemble(_)
+            | LoadError::Devices(_)
+            | LoadError::Cpuid(_)
+            | LoadError::Msrs(_)
+            | LoadError::Count { .. }
+            | LoadError::Serial(_)
+            | LoadError::Device { .. }
+            | LoadError::GenerationId(_)
+            | LoadError::WriteGenerationId(_)
+            | LoadError::TellGenerationId(_) => false,
+        }
+    }
+}
+
 impl Vm {
     /// Makes a machine that stands where `state` was saved, over `memory`. It is paused.
     ///

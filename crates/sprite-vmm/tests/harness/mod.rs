@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sprite_vmm::api::Server;
 use sprite_vmm::config::VmConfig;
-use sprite_vmm::control::{Controller, Failure, Hypervisor, Machine, desk};
+use sprite_vmm::control::{Controller, Failure, Hypervisor, Machine, NotLoaded, desk};
 use sprite_vmm::end::{End, EndSignal};
 use sprite_vmm::memory::{self, GuestMemory};
 use sprite_vmm::snapshot::CpuIdentity;
@@ -126,10 +126,11 @@ impl Hypervisor for FakeHypervisor {
         config: &VmConfig,
         state: FakeState,
         memory: GuestMemory,
-    ) -> Result<FakeMachine, Failure> {
-        self.0.step("load")?;
+    ) -> Result<FakeMachine, NotLoaded> {
+        self.0.step("fit").map_err(NotLoaded::Unfit)?;
+        self.0.step("load").map_err(NotLoaded::Failed)?;
         self.0.see(|seen| seen.register = state.register);
-        self.0.machine(memory, config)
+        self.0.machine(memory, config).map_err(NotLoaded::Failed)
     }
 }
 
@@ -178,6 +179,13 @@ pub struct Program {
 impl Program {
     pub fn start() -> Program {
         let directory = tempfile::tempdir().expect("a temporary directory");
+        Program::start_in(Arc::new(directory), "api")
+    }
+
+    /// A program in a directory that `prepare` has made something of.
+    pub fn start_prepared(prepare: impl FnOnce(&Path)) -> Program {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        prepare(directory.path());
         Program::start_in(Arc::new(directory), "api")
     }
 

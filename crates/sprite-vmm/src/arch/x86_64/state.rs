@@ -66,6 +66,20 @@ pub enum StateError {
     },
 }
 
+impl StateError {
+    /// Whether the guest cannot run on this host, however often it is tried.
+    #[must_use]
+    pub fn is_unfit(&self) -> bool {
+        match self {
+            StateError::XsaveSize { .. } | StateError::TscFrequency { .. } => true,
+            StateError::Kvm { .. }
+            | StateError::Msrs(_)
+            | StateError::Time(_)
+            | StateError::Leaves { .. } => false,
+        }
+    }
+}
+
 fn saving(part: &'static str) -> impl Fn(kvm_ioctls::Error) -> StateError {
     move |source| StateError::Kvm {
         part,
