@@ -176,6 +176,7 @@ pub(super) fn walk(
         indirect: false,
     };
     let mut index = head;
+    let mut part = Part::Readable;
     for _ in 0..size {
         let mut descriptor = table.read(memory, index)?;
         if descriptor.refers_to_indirect_table() {
@@ -185,7 +186,7 @@ pub(super) fn walk(
                 return Err(ChainError::Indirect);
             }
         }
-        chain.add(memory, &descriptor)?;
+        chain.add(memory, &descriptor, &mut part)?;
         if !descriptor.has_next() {
             return Ok(chain);
         }
@@ -194,19 +195,32 @@ pub(super) fn walk(
     Err(ChainError::TooLong { limit: size })
 }
 
+/// Where in a chain a walk is.
+#[derive(Clone, Copy)]
+enum Part {
+    Readable,
+    Writable,
+}
+
 impl<'m> Chain<'m> {
-    fn add(&mut self, memory: &'m GuestMemory, descriptor: &Descriptor) -> Result<(), ChainError> {
+    fn add(
+        &mut self,
+        memory: &'m GuestMemory,
+        descriptor: &Descriptor,
+        part: &mut Part,
+    ) -> Result<(), ChainError> {
         let total = self.readable.len + self.writable.len;
         // Source: VIRTIO 1.2, section 2.7.5.2: a chain is not longer than 2^32 bytes.
         if total + descriptor.len() as usize > u32::MAX as usize {
             return Err(ChainError::TooLarge);
         }
-        let buffers = if descriptor.is_write_only() {
-            &mut self.writable
-        } else if self.writable.is_empty() {
-            &mut self.readable
-        } else {
-            return Err(ChainError::Order);
+        let buffers = match (descriptor.is_write_only(), *part) {
+            (true, _) => {
+                *part = Part::Writable;
+                &mut self.writable
+            }
+            (false, Part::Readable) => &mut self.readable,
+            (false, Part::Writable) => return Err(ChainError::Order),
         };
         let outside = || ChainError::Buffer {
             address: descriptor.addr().raw_value(),

@@ -124,6 +124,11 @@ fn chains_that_break_the_rules_ask_for_a_reset_and_a_reset_mends() {
             vec![(inside, 8, WRITE | NEXT, 1), (inside, 8, 0, 0)],
             0,
         ),
+        (
+            "readable after writable of no length",
+            vec![(inside, 0, WRITE | NEXT, 1), (inside, 8, 0, 0)],
+            0,
+        ),
         ("empty indirect table", vec![(inside, 0, INDIRECT, 0)], 0),
         ("broken indirect table", vec![(inside, 17, INDIRECT, 0)], 0),
         (

@@ -204,9 +204,8 @@ impl Guest {
         stream
             .set_read_timeout(Some(Duration::from_secs(20)))
             .expect("a time limit");
-        stream
-            .write_all(line.as_bytes())
-            .expect("the line is taken");
+        // It may have been closed at once.
+        let _ = stream.write_all(line.as_bytes());
         stream
     }
 
@@ -394,7 +393,8 @@ fn a_long_stream_arrives_whole_both_ways_however_slow_the_readers_are() {
         let free = BUFFER_SIZE as usize - (sent - forwarded);
         let count = free.min(all.len() - sent).min(10_000);
         if count == 0 {
-            forwarded = guest.expect(CREDIT_UPDATE).forwarded as usize;
+            // Every packet tells.
+            forwarded = guest.receive().forwarded as usize;
             continue;
         }
         guest.data(host, 1, &all[sent..sent + count]);
