@@ -207,11 +207,32 @@ fn the_program_ends_as_its_guest_does() {
         let (ended, said) = vmm.end();
         assert_eq!(ended, Some(status), "{guest:?}: {said}");
         assert!(said.contains(word), "{said}");
-        assert!(
-            !directory.path().join("api").exists(),
-            "the socket went with the program"
-        );
+        for socket in ["api", "vsock"] {
+            assert!(
+                !directory.path().join(socket).exists(),
+                "{socket} went with the program"
+            );
+        }
     }
+}
+
+#[test]
+fn a_start_that_failed_leaves_nothing_in_the_way_of_the_next() {
+    if !kvm_opens() {
+        return;
+    }
+    let directory = directory();
+    let mut vmm = Vmm::start(&directory, "api");
+    vmm.configure_devices(&directory);
+    let start = json!({"action_type": "InstanceStart"});
+    for kernel in ["/nowhere", "/dev/null"] {
+        vmm.done("PUT", "/boot-source", &json!({"kernel_image_path": kernel}));
+        let (status, answer) = vmm.ask("PUT", "/actions", &start).expect("an answer");
+        assert_eq!(status, 400, "{answer}");
+        assert!(!directory.path().join("vsock").exists());
+    }
+    vmm.boot(Guest::PowerOff, &directory);
+    assert_eq!(vmm.end().0, Some(0));
 }
 
 #[test]

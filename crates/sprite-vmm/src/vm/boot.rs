@@ -121,6 +121,7 @@ impl Vm {
             devices: Devices::start(assembled.transports, setup).map_err(DeviceError::Start)?,
             serial,
             counts: assembled.counts,
+            _socket: assembled.socket,
             fd,
             memory,
             end,

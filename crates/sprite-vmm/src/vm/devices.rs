@@ -19,6 +19,8 @@ use crate::virtio::rng::Rng;
 use crate::virtio::vsock::{StartVsockError, Vsock};
 use crate::virtio::{MMIO_SIZE, MmioTransport, NOTIFY_OFFSET, ThreadSetup, VirtioDevice};
 
+use super::socket_file::SocketFile;
+
 // Drives, network interfaces, the socket, randomness: each with a line of its own.
 const _: () = assert!(MAX_DRIVES + MAX_NETWORK_INTERFACES + 2 <= VIRTIO_LINES as usize);
 const _: () = assert!(MMIO_SIZE <= VIRTIO_SIZE);
@@ -108,6 +110,8 @@ pub(super) struct Assembled {
     pub(super) bus: Bus,
     /// What they count.
     pub(super) counts: Counts,
+    /// The name of the one that clients of the host connect to.
+    pub(super) socket: Option<SocketFile>,
 }
 
 /// Makes all devices of a configuration: drives, network interfaces, the socket, randomness.
@@ -122,6 +126,7 @@ pub(super) fn assemble(
         slots: Vec::new(),
         bus: Bus::new(),
         counts: Counts(Vec::new()),
+        socket: None,
     };
     for drive in &config.drives {
         let id = drive.drive_id.as_str();
@@ -141,8 +146,9 @@ pub(super) fn assemble(
         assembled.counts.add(format!("net_{id}"), net.metrics());
         assembled.add(Box::new(net), vm, memory)?;
     }
-    if let Some(vsock) = &config.vsock {
-        let vsock = Vsock::start(vsock).map_err(DeviceError::Vsock)?;
+    if let Some(config) = &config.vsock {
+        let vsock = Vsock::start(config).map_err(DeviceError::Vsock)?;
+        assembled.socket = Some(SocketFile::of(&config.uds_path));
         assembled.counts.add("vsock".to_owned(), vsock.metrics());
         assembled.add(Box::new(vsock), vm, memory)?;
     }

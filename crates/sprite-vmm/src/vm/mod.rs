@@ -15,6 +15,7 @@ mod boot;
 mod devices;
 mod hypervisor;
 mod load;
+mod socket_file;
 
 use std::io;
 use std::sync::Arc;
@@ -38,6 +39,7 @@ pub use hypervisor::KvmHypervisor;
 pub use load::LoadError;
 
 use devices::Counts;
+use socket_file::SocketFile;
 
 /// A machine. Dropping it ends it wherever it is.
 pub struct Vm {
@@ -46,6 +48,8 @@ pub struct Vm {
     devices: Devices,
     serial: Arc<Serial>,
     counts: Counts,
+    /// Only kept.
+    _socket: Option<SocketFile>,
     fd: VmFd,
     memory: Arc<GuestMemory>,
     end: Arc<EndSignal>,

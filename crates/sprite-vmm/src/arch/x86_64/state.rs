@@ -71,10 +71,18 @@ impl StateError {
     #[must_use]
     pub fn is_unfit(&self) -> bool {
         match self {
-            StateError::XsaveSize { .. } | StateError::TscFrequency { .. } => true,
+            StateError::XsaveSize { .. }
+            | StateError::TscFrequency { .. }
+            | StateError::Msrs(MsrError::Refused { .. })
+            | StateError::Time(TimeError::Msrs(MsrError::Refused { .. })) => true,
             StateError::Kvm { .. }
-            | StateError::Msrs(_)
-            | StateError::Time(_)
+            | StateError::Msrs(MsrError::List(_) | MsrError::Read(_) | MsrError::Write(_))
+            | StateError::Time(
+                TimeError::Msrs(MsrError::List(_) | MsrError::Read(_) | MsrError::Write(_))
+                | TimeError::ReadClock(_)
+                | TimeError::SetClock(_)
+                | TimeError::SetOffset(_),
+            )
             | StateError::Leaves { .. } => false,
         }
     }
