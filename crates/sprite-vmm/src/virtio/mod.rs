@@ -24,6 +24,7 @@ mod devices;
 mod event_loop;
 mod interrupt;
 mod queue;
+mod registers;
 mod state;
 mod thread;
 mod transport;

@@ -10,8 +10,12 @@ use vmm_sys_util::eventfd::EventFd;
 use super::event_loop::SharedDevice;
 use super::interrupt::Interrupt;
 use super::queue::VirtQueue;
+use super::registers::{
+    Registers, STATUS_DRIVER, STATUS_DRIVER_OK, STATUS_FEATURES_OK, STATUS_NEEDS_RESET,
+    STATUS_OF_DRIVER, half, register,
+};
 use super::state::{QueuePosition, RestoreError, TransportState};
-use super::{Activation, DeviceKind, F_EVENT_IDX, F_VERSION_1, RING_FEATURES, VirtioDevice, kick};
+use super::{Activation, DeviceKind, F_VERSION_1, RING_FEATURES, VirtioDevice, kick};
 use crate::memory::GuestMemory;
 
 /// Bytes of the register block: a page, of which the configuration space begins at 0x100.
@@ -26,74 +30,6 @@ const VERSION: u32 = 2;
 /// "SPRT", little endian; drivers do not look at it.
 const VENDOR: u32 = 0x5452_5053;
 const CONFIG_OFFSET: u64 = 0x100;
-
-const STATUS_DRIVER: u32 = 2;
-const STATUS_DRIVER_OK: u32 = 4;
-const STATUS_FEATURES_OK: u32 = 8;
-const STATUS_NEEDS_RESET: u32 = 64;
-/// What a driver may set: ACKNOWLEDGE, the three above it and FAILED.
-const STATUS_OF_DRIVER: u32 = 1 | STATUS_DRIVER | STATUS_DRIVER_OK | STATUS_FEATURES_OK | 128;
-
-/// Registers by offset.
-mod register {
-    pub(super) const MAGIC: u64 = 0x00;
-    pub(super) const VERSION: u64 = 0x04;
-    pub(super) const DEVICE_ID: u64 = 0x08;
-    pub(super) const VENDOR_ID: u64 = 0x0c;
-    pub(super) const DEVICE_FEATURES: u64 = 0x10;
-    pub(super) const DEVICE_FEATURES_SELECT: u64 = 0x14;
-    pub(super) const DRIVER_FEATURES: u64 = 0x20;
-    pub(super) const DRIVER_FEATURES_SELECT: u64 = 0x24;
-    pub(super) const QUEUE_SELECT: u64 = 0x30;
-    pub(super) const QUEUE_SIZE_MAX: u64 = 0x34;
-    pub(super) const QUEUE_SIZE: u64 = 0x38;
-    pub(super) const QUEUE_READY: u64 = 0x44;
-    pub(super) const INTERRUPT_STATUS: u64 = 0x60;
-    pub(super) const INTERRUPT_ACKNOWLEDGE: u64 = 0x64;
-    pub(super) const STATUS: u64 = 0x70;
-    pub(super) const DESCRIPTORS_LOW: u64 = 0x80;
-    pub(super) const DESCRIPTORS_HIGH: u64 = 0x84;
-    pub(super) const AVAILABLE_LOW: u64 = 0x90;
-    pub(super) const AVAILABLE_HIGH: u64 = 0x94;
-    pub(super) const USED_LOW: u64 = 0xa0;
-    pub(super) const USED_HIGH: u64 = 0xa4;
-    pub(super) const SHARED_MEMORY_LENGTH_LOW: u64 = 0xb0;
-    pub(super) const SHARED_MEMORY_LENGTH_HIGH: u64 = 0xb4;
-    pub(super) const CONFIG_GENERATION: u64 = 0xfc;
-}
-
-/// What the driver has set up so far.
-struct Registers {
-    device_features_select: u32,
-    driver_features_select: u32,
-    queue_select: u32,
-    driver_features: u64,
-    status: u32,
-    /// As configured; where an active queue stands, its device knows.
-    queues: Vec<Queue>,
-}
-
-impl Registers {
-    fn new(queue_sizes: &[u16]) -> Self {
-        let queue = |&size| Queue::new(size).expect("sizes of devices are powers of two");
-        Self {
-            device_features_select: 0,
-            driver_features_select: 0,
-            queue_select: 0,
-            driver_features: 0,
-            status: 0,
-            queues: queue_sizes.iter().map(queue).collect(),
-        }
-    }
-
-    fn queue(&self) -> Option<&Queue> {
-        self.queues.get(usize::try_from(self.queue_select).ok()?)
-    }
-
-    fn has(&self, status: u32) -> bool {
-        self.status & status == status
-    }
-}
 
 /// A device behind its registers. Shared by the vCPUs; no call waits for the device's I/O but a reset, which
 /// waits for what is in flight.
@@ -231,54 +167,8 @@ impl MmioTransport {
             register::DEVICE_FEATURES_SELECT => self.registers().device_features_select = value,
             register::DRIVER_FEATURES_SELECT => self.registers().driver_features_select = value,
             register::QUEUE_SELECT => self.registers().queue_select = value,
-            register::DRIVER_FEATURES => self.write_features(value),
-            _a_queue_s_or_none => self.write_queue(offset, value),
-        }
-    }
-
-    fn write_features(&self, value: u32) {
-        let mut registers = self.registers();
-        if !registers.has(STATUS_DRIVER) || registers.has(STATUS_FEATURES_OK) {
-            return;
-        }
-        let shift = match registers.driver_features_select {
-            0 => 0,
-            1 => 32,
-            _no_such_half => return,
-        };
-        let others = registers.driver_features & !(u64::from(u32::MAX) << shift);
-        registers.driver_features = others | u64::from(value) << shift;
-    }
-
-    fn write_queue(&self, offset: u64, value: u32) {
-        let mut registers = self.registers();
-        // Once the device has its queues, they change by a reset only.
-        if !registers.has(STATUS_FEATURES_OK) || registers.has(STATUS_DRIVER_OK) {
-            return;
-        }
-        let event_idx = registers.driver_features & F_EVENT_IDX != 0;
-        let selected = usize::try_from(registers.queue_select).expect("32 bits fit");
-        let Some(queue) = registers.queues.get_mut(selected) else {
-            return;
-        };
-        match offset {
-            register::QUEUE_SIZE => {
-                // A size that is none leaves the old one; the driver's rings will not be valid.
-                if let Ok(size) = u16::try_from(value) {
-                    queue.set_size(size);
-                }
-            }
-            register::QUEUE_READY => {
-                queue.set_event_idx(event_idx);
-                queue.set_ready(value == 1);
-            }
-            register::DESCRIPTORS_LOW => queue.set_desc_table_address(Some(value), None),
-            register::DESCRIPTORS_HIGH => queue.set_desc_table_address(None, Some(value)),
-            register::AVAILABLE_LOW => queue.set_avail_ring_address(Some(value), None),
-            register::AVAILABLE_HIGH => queue.set_avail_ring_address(None, Some(value)),
-            register::USED_LOW => queue.set_used_ring_address(Some(value), None),
-            register::USED_HIGH => queue.set_used_ring_address(None, Some(value)),
-            _read_only_or_none => {}
+            register::DRIVER_FEATURES => self.registers().write_features(value),
+            _a_queue_s_or_none => self.registers().write_queue(offset, value),
         }
     }
 
@@ -423,16 +313,6 @@ impl MmioTransport {
         }
         Ok(())
     }
-}
-
-/// Half of the features, as selected; there are two halves.
-fn half(features: u64, select: u32) -> u32 {
-    let shifted = match select {
-        0 => features,
-        1 => features >> 32,
-        _no_such_half => 0,
-    };
-    u32::try_from(shifted & u64::from(u32::MAX)).expect("masked to 32 bits")
 }
 
 fn restored_queues(positions: &[QueuePosition], sizes: &[u16]) -> Result<Vec<Queue>, RestoreError> {
