@@ -1,4 +1,4 @@
-//! All connections, and who is next.
+//! All connections, and what happens to them on the host's side.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -11,20 +11,17 @@ use std::time::{Duration, Instant};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::timerfd::TimerFd;
 
-use super::connection::{Connection, Fate, Turn};
+use super::connection::{Connection, Fate};
 use super::host::{Accepted, Line, Listener, read_line};
 use super::metrics::VsockMetrics;
-use super::packet::{Header, Incoming, Operation, Ports};
-use crate::virtio::Buffers;
+use super::packet::{Header, Ports};
 
 /// Most connections, those that have not said their port included. Each may keep a buffer.
 pub(super) const MAX_CONNECTIONS: usize = 1024;
-/// Most answers kept for the guest; while there are as many, nothing is taken from it.
-pub(super) const MAX_ANSWERS: usize = 256;
 /// The first of our ports; those below are for processes of the host that listen.
 const FIRST_PORT: u32 = 1 << 30;
 /// How long a connection has for its first line, the guest for its answer, and for agreeing to an end.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// When to look again for a free file descriptor.
 const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
 
@@ -43,7 +40,7 @@ struct Newcomer {
 /// The connections of one guest.
 pub(super) struct Hub {
     guest_cid: u32,
-    listener: Listener,
+    pub(super) listener: Listener,
     epoll: Epoll,
     timer: TimerFd,
     /// When the timer fires.
@@ -51,14 +48,14 @@ pub(super) struct Hub {
     next_id: u64,
     next_port: u32,
     newcomers: HashMap<u64, Newcomer>,
-    connections: HashMap<u64, Connection>,
+    pub(super) connections: HashMap<u64, Connection>,
     /// Those that are not over for the guest.
-    by_ports: HashMap<Ports, u64>,
+    pub(super) by_ports: HashMap<Ports, u64>,
     /// Those that may have something for the guest, in turn.
-    line: VecDeque<u64>,
+    pub(super) line: VecDeque<u64>,
     /// Answers to what has no connection.
-    answers: VecDeque<Header>,
-    metrics: Arc<VsockMetrics>,
+    pub(super) answers: VecDeque<Header>,
+    pub(super) metrics: Arc<VsockMetrics>,
 }
 
 impl Hub {
@@ -154,12 +151,12 @@ impl Hub {
         self.newcomer_event(id);
     }
 
-    fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.newcomers.len() + self.connections.len() >= MAX_CONNECTIONS
     }
 
     /// Has a stream's events come under a new id.
-    fn watch(&mut self, stream: &UnixStream) -> io::Result<u64> {
+    pub(super) fn watch(&mut self, stream: &UnixStream) -> io::Result<u64> {
         let id = self.next_id;
         let all = EventSet::IN | EventSet::OUT | EventSet::READ_HANG_UP | EventSet::EDGE_TRIGGERED;
         let interest = EpollEvent::new(all, id);
@@ -211,7 +208,7 @@ impl Hub {
         }
     }
 
-    fn insert(&mut self, id: u64, connection: Connection) {
+    pub(super) fn insert(&mut self, id: u64, connection: Connection) {
         self.by_ports.insert(connection.ports(), id);
         self.connections.insert(id, connection);
         self.line_up(id);
@@ -235,14 +232,14 @@ impl Hub {
     }
 
     /// After a connection was touched: it ends, or it may want a turn.
-    fn settle(&mut self, id: u64, fate: Fate) {
+    pub(super) fn settle(&mut self, id: u64, fate: Fate) {
         match fate {
             Fate::Ends => self.remove(id),
             Fate::Goes => self.line_up(id),
         }
     }
 
-    fn line_up(&mut self, id: u64) {
+    pub(super) fn line_up(&mut self, id: u64) {
         if let Some(connection) = self.connections.get_mut(&id)
             && !connection.in_line
             && connection.wants_turn()
@@ -252,7 +249,7 @@ impl Hub {
         }
     }
 
-    fn remove(&mut self, id: u64) {
+    pub(super) fn remove(&mut self, id: u64) {
         if let Some(connection) = self.connections.remove(&id)
             && self.by_ports.get(&connection.ports()) == Some(&id)
         {
@@ -261,7 +258,7 @@ impl Hub {
     }
 
     /// Has the timer fire at `moment` or earlier.
-    fn wake_at(&mut self, moment: Instant) {
+    pub(super) fn wake_at(&mut self, moment: Instant) {
         if self.alarm.is_some_and(|alarm| alarm <= moment) {
             return;
         }
@@ -311,138 +308,6 @@ impl Hub {
             self.wake_at(next);
         }
         self.accept_all();
-    }
-
-    /// Whether answers wait that leave no room for more.
-    pub(super) fn is_stuffed(&self) -> bool {
-        self.answers.len() >= MAX_ANSWERS
-    }
-
-    /// Whether [`Hub::next_packet`] may have something.
-    pub(super) fn has_packets(&self) -> bool {
-        !self.answers.is_empty() || !self.line.is_empty()
-    }
-
-    /// The next packet for the guest, its data written to `room`.
-    pub(super) fn next_packet(&mut self, room: &Buffers<'_>) -> Option<Header> {
-        if let Some(answer) = self.answers.pop_front() {
-            return Some(answer);
-        }
-        while let Some(id) = self.line.pop_front() {
-            let Some(connection) = self.connections.get_mut(&id) else {
-                continue;
-            };
-            connection.in_line = false;
-            let turn = connection.turn(room);
-            if connection.deadline.is_none()
-                && (connection.awaits_answer() || connection.awaits_end())
-            {
-                let deadline = Instant::now() + PATIENCE;
-                connection.deadline = Some(deadline);
-                self.wake_at(deadline);
-            }
-            match turn {
-                Turn::Packet(header) => {
-                    self.line_up(id);
-                    return Some(header);
-                }
-                Turn::Last(header) => {
-                    self.remove(id);
-                    return Some(header);
-                }
-                Turn::Nothing => {}
-            }
-        }
-        None
-    }
-
-    /// Handles a packet from the guest.
-    pub(super) fn guest_packet(&mut self, incoming: Incoming, data: Buffers<'_>) {
-        let header = match incoming {
-            Incoming::Packet(header) => header,
-            Incoming::Unknown(ports) => return self.answer_stray(ports),
-            Incoming::Stray => return self.metrics.stray.inc(),
-        };
-        let id = self.by_ports.get(&header.ports).copied();
-        match (header.operation, id) {
-            (Operation::Request, None) => self.guest_connects(&header),
-            (Operation::Reset, None) => {}
-            (Operation::Reset, Some(id)) => self.guest_resets(id),
-            (Operation::Request, Some(id)) => self.violated(id),
-            (_of_a_connection, None) => self.answer_stray(header.ports),
-            (_of_a_connection, Some(id)) => self.connection_packet(id, &header, data),
-        }
-    }
-
-    fn answer_stray(&mut self, ports: Ports) {
-        self.metrics.stray.inc();
-        self.answers.push_back(Header::reset(ports));
-    }
-
-    fn connection_packet(&mut self, id: u64, header: &Header, data: Buffers<'_>) {
-        let Some(connection) = self.connections.get_mut(&id) else {
-            return;
-        };
-        let data = match header.operation {
-            Operation::Data => data.split(header.len as usize).map(|(data, _rest)| data),
-            Operation::Request
-            | Operation::Response
-            | Operation::Reset
-            | Operation::Shutdown
-            | Operation::CreditUpdate
-            | Operation::CreditRequest => Some(Buffers::default()),
-        };
-        let Some(data) = data else {
-            return self.violated(id);
-        };
-        if connection.packet(header, &data).is_err() {
-            return self.violated(id);
-        }
-        self.metrics.bytes_to_host.add(data.len() as u64);
-        if header.operation == Operation::Response {
-            self.metrics.opened.inc();
-        }
-        self.line_up(id);
-    }
-
-    /// The guest broke a rule of this connection: it ends at once on both sides.
-    fn violated(&mut self, id: u64) {
-        self.metrics.cut.inc();
-        if let Some(connection) = self.connections.get(&id) {
-            self.answers.push_back(Header::reset(connection.ports()));
-        }
-        self.remove(id);
-    }
-
-    fn guest_resets(&mut self, id: u64) {
-        let Some(connection) = self.connections.get_mut(&id) else {
-            return;
-        };
-        if connection.awaits_answer() {
-            self.metrics.refused.inc();
-        }
-        let ports = connection.ports();
-        let fate = connection.guest_reset();
-        // The guest may use the ports again at once.
-        self.by_ports.remove(&ports);
-        connection.deadline = None;
-        self.settle(id, fate);
-    }
-
-    fn guest_connects(&mut self, request: &Header) {
-        let connected = if self.is_full() {
-            None
-        } else {
-            let stream = self.listener.connect(request.ports.host).ok();
-            stream.and_then(|stream| Some((self.watch(&stream).ok()?, stream)))
-        };
-        let Some((id, stream)) = connected else {
-            self.metrics.refused.inc();
-            self.answers.push_back(Header::reset(request.ports));
-            return;
-        };
-        self.metrics.opened.inc();
-        self.insert(id, Connection::from_guest(request.ports, stream, request));
     }
 
     /// The guest's address.

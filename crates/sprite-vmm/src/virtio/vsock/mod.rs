@@ -17,6 +17,7 @@
 mod connection;
 mod credit;
 mod device;
+mod exchange;
 mod host;
 mod hub;
 mod metrics;
