@@ -146,11 +146,13 @@ mod command {
     pub(super) const KVM_GET_XCRS: u64 = 0xaea6;
     pub(super) const KVM_KVMCLOCK_CTRL: u64 = 0xaead;
     pub(super) const KVM_GET_DEVICE_ATTR: u64 = 0xaee2;
+    pub(super) const PAGEMAP_SCAN: u64 = 0x6610;
     pub(super) const TUNSETOFFLOAD: u64 = 0x54d0;
 }
 
-/// Commands that the control needs: the state of what KVM keeps.
+/// Commands that the control needs: the state of what KVM keeps, and which pages are the guest's own.
 const CONTROL_COMMANDS: &[u64] = &[
+    command::PAGEMAP_SCAN,
     command::KVM_GET_IRQCHIP,
     command::KVM_GET_CLOCK,
     command::KVM_GET_PIT2_OR_EVENTS,

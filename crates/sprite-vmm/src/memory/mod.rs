@@ -11,17 +11,18 @@
 //! not of a file, or swapped, was written by the guest or a device since boot or load ([`visit_own_pages`]).
 //! No dirty log is switched on for it, so the guest runs at full speed, and writes by devices count as well.
 
+mod own;
+
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use vm_memory::mmap::MmapRegionError;
-use vm_memory::{
-    FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap, MmapRegion,
-};
+use vm_memory::{FileOffset, GuestMemoryBackend, GuestMemoryRegion, GuestRegionMmap, MmapRegion};
 
 use crate::arch::native::layout::{PAGE_SIZE, memory_ranges};
+
+pub use own::{PageRun, visit_own_pages};
 
 /// The memory of a guest, shared by everything that touches it.
 pub type GuestMemory = vm_memory::GuestMemoryMmap<()>;
@@ -120,101 +121,12 @@ pub fn size(memory: &GuestMemory) -> u64 {
     memory.iter().map(GuestMemoryRegion::len).sum()
 }
 
-/// Pages that follow each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PageRun {
-    /// Where the guest has them.
-    pub address: GuestAddress,
-    /// Where a memory file has them.
-    pub file_offset: u64,
-    /// How many bytes: whole pages.
-    pub length: u64,
-}
-
-/// Bits of an entry of `/proc/self/pagemap`.
-///
-/// Source: `Documentation/admin-guide/mm/pagemap.rst` of the kernel.
-const PRESENT: u64 = 1 << 63;
-const SWAPPED: u64 = 1 << 62;
-const OF_A_FILE: u64 = 1 << 61;
-
-/// How many entries are read at once: 64 KiB of them tell of 32 MiB.
-const ENTRIES_AT_ONCE: usize = 8192;
-
-/// Whether a page differs (or may differ) from the file, or from zero where there is none.
-///
-/// A page that is on its way to another place in memory shows as swapped, so it counts.
-fn is_own(entry: u64) -> bool {
-    entry & SWAPPED != 0 || entry & (PRESENT | OF_A_FILE) == PRESENT
-}
-
-/// Calls `visit` for every run of pages that are the guest's own: not those of the memory file it was loaded
-/// from, and for a guest that booted not those it never wrote. In order of the file; runs may touch each
-/// other.
-///
-/// The guest and its devices must be paused, or pages that become its own meanwhile are missed.
-///
-/// # Errors
-/// [`MemoryError::PageMap`] as `E`, and the first failure of `visit`.
-pub fn visit_own_pages<E: From<MemoryError>>(
-    memory: &GuestMemory,
-    mut visit: impl FnMut(PageRun) -> Result<(), E>,
-) -> Result<(), E> {
-    let page_map = File::open("/proc/self/pagemap").map_err(MemoryError::PageMap)?;
-    let mut buffer = vec![0_u8; ENTRIES_AT_ONCE * 8];
-    let mut range_offset = 0;
-    for region in memory.iter() {
-        let pages = region.len() / PAGE_SIZE;
-        let first_page = region.as_ptr() as u64 / PAGE_SIZE;
-        let mut page = 0;
-        while page < pages {
-            let count = usize::try_from(pages - page)
-                .map_or(ENTRIES_AT_ONCE, |left| left.min(ENTRIES_AT_ONCE));
-            let entries = &mut buffer[..count * 8];
-            page_map
-                .read_exact_at(entries, (first_page + page) * 8)
-                .map_err(MemoryError::PageMap)?;
-            for (begin, end) in own_runs(entries) {
-                visit(PageRun {
-                    address: GuestAddress(region.start_addr().0 + (page + begin) * PAGE_SIZE),
-                    file_offset: range_offset + (page + begin) * PAGE_SIZE,
-                    length: (end - begin) * PAGE_SIZE,
-                })?;
-            }
-            page += count as u64;
-        }
-        range_offset += region.len();
-    }
-    Ok(())
-}
-
-/// The runs (first, end) of own pages in a part of the page map.
-fn own_runs(entries: &[u8]) -> impl Iterator<Item = (u64, u64)> {
-    let mut own = entries
-        .chunks_exact(8)
-        .map(|entry| {
-            is_own(u64::from_ne_bytes(
-                entry.try_into().expect("chunks of eight bytes"),
-            ))
-        })
-        .zip(0_u64..)
-        .peekable();
-    std::iter::from_fn(move || {
-        let (_, begin) = own.by_ref().find(|(is_own, _)| *is_own)?;
-        let mut end = begin + 1;
-        while own.next_if(|(is_own, _)| *is_own).is_some() {
-            end += 1;
-        }
-        Some((begin, end))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::os::unix::fs::FileExt;
 
-    use proptest::prelude::*;
-    use vm_memory::Bytes;
+    use vm_memory::{Bytes, GuestAddress};
 
     use super::*;
 
@@ -331,26 +243,5 @@ mod tests {
             "{runs:?}"
         );
         assert!(!runs.is_empty());
-    }
-
-    proptest! {
-        #[test]
-        fn runs_tell_exactly_the_own_pages(own in proptest::collection::vec(any::<bool>(), 0..200)) {
-            let entries: Vec<u8> = own
-                .iter()
-                .flat_map(|own| if *own { PRESENT } else { PRESENT | OF_A_FILE }.to_ne_bytes())
-                .collect();
-            let mut told = vec![false; own.len()];
-            let mut last_end = None;
-            for (begin, end) in own_runs(&entries) {
-                prop_assert!(begin < end);
-                prop_assert!(last_end.is_none_or(|last| last < begin));
-                last_end = Some(end);
-                for page in begin..end {
-                    told[usize::try_from(page).expect("small")] = true;
-                }
-            }
-            prop_assert_eq!(told, own);
-        }
     }
 }
