@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use kvm_bindings::CpuId;
-use kvm_ioctls::VcpuFd;
+use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use vm_memory::Bytes;
 
 use super::assemble::{AssembleError, create_vcpu, create_vm, open_console, open_kvm, port_bus};
@@ -22,7 +22,7 @@ use crate::end::EndSignal;
 use crate::memory::GuestMemory;
 use crate::serial::{self, Serial, SerialError};
 use crate::vcpu::Vcpu;
-use crate::virtio::{Devices, RestoreError, ThreadSetup};
+use crate::virtio::{Devices, MmioTransport, RestoreError, ThreadSetup, TransportState};
 
 /// A machine was not loaded. Nothing of it is left.
 #[derive(Debug, thiserror::Error)]
@@ -134,48 +134,25 @@ impl Vm {
         let assembled = devices::assemble(config, &fd, &memory, setup)?;
         same_count("devices", state.devices.len(), assembled.transports.len())?;
 
-        let msrs: Arc<[u32]> = msr::saved(&kvm)?.into();
-        let mut ready = Vec::with_capacity(state.vcpus.len());
-        for (id, saved) in (0..count).zip(&state.vcpus) {
-            let vcpu = create_vcpu(&fd, id)?;
-            let scaled = state::restore_cpu(&kvm, &vcpu, saved)
-                .map_err(|source| LoadError::Vcpu { vcpu: id, source })?;
-            ready.push(Ready {
-                id,
-                fd: vcpu,
-                scaled,
-                saved,
-            });
-        }
+        let ready = restore_vcpus(&kvm, &fd, &state.vcpus)?;
         state::restore_platform(&fd, &state.platform)?;
         // After the interrupt controllers: a line may be raised at once.
         let serial = Arc::new(Serial::restore(state.serial.clone(), line, console)?);
-        for (number, (transport, saved)) in
-            assembled.transports.iter().zip(&state.devices).enumerate()
-        {
-            transport
-                .restore(saved)
-                .map_err(|source| LoadError::Device { number, source })?;
-        }
+        restore_devices(&assembled.transports, &state.devices)?;
         renew_generation_id(&memory, &fd)?;
         state::restore_time(&fd, &state.platform, ready.iter().map(Ready::cpu))?;
 
         let ports = Arc::new(port_bus(&serial, &end)?);
         let registers = Arc::new(assembled.bus);
+        let msrs: Arc<[u32]> = msr::saved(&kvm)?.into();
         let mut vcpus = Vec::with_capacity(ready.len());
-        for Ready {
-            id,
-            fd,
-            scaled,
-            saved,
-        } in ready
-        {
+        for ready in ready {
             let vcpu = Vcpu {
-                id,
-                fd,
-                cpuid: CpuId::from_entries(&saved.cpuid)
+                id: ready.id,
+                fd: ready.fd,
+                cpuid: CpuId::from_entries(&ready.saved.cpuid)
                     .expect("as many entries as were restored just now"),
-                scaled,
+                scaled: ready.scaled,
                 msrs: Arc::clone(&msrs),
                 memory_bus: Arc::clone(&registers),
                 port_bus: Arc::clone(&ports),
@@ -214,6 +191,41 @@ impl Ready<'_> {
     }
 }
 
+/// Makes vCPUs with their state.
+fn restore_vcpus<'a>(
+    kvm: &Kvm,
+    vm: &VmFd,
+    states: &'a [CpuState],
+) -> Result<Vec<Ready<'a>>, LoadError> {
+    (0..)
+        .zip(states)
+        .map(|(id, saved)| {
+            let fd = create_vcpu(vm, id)?;
+            let scaled = state::restore_cpu(kvm, &fd, saved)
+                .map_err(|source| LoadError::Vcpu { vcpu: id, source })?;
+            Ok(Ready {
+                id,
+                fd,
+                scaled,
+                saved,
+            })
+        })
+        .collect()
+}
+
+/// Gives devices their state.
+fn restore_devices(
+    transports: &[Arc<MmioTransport>],
+    states: &[TransportState],
+) -> Result<(), LoadError> {
+    for (number, (transport, saved)) in transports.iter().zip(states).enumerate() {
+        transport
+            .restore(saved)
+            .map_err(|source| LoadError::Device { number, source })?;
+    }
+    Ok(())
+}
+
 fn same_count(what: &'static str, saved: usize, configured: usize) -> Result<(), LoadError> {
     if saved == configured {
         Ok(())
@@ -227,7 +239,7 @@ fn same_count(what: &'static str, saved: usize, configured: usize) -> Result<(),
 }
 
 /// Gives the guest a new generation id and raises the line that tells it so.
-fn renew_generation_id(memory: &GuestMemory, fd: &kvm_ioctls::VmFd) -> Result<(), LoadError> {
+fn renew_generation_id(memory: &GuestMemory, fd: &VmFd) -> Result<(), LoadError> {
     let mut id = [0_u8; 16];
     let got = rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty())
         .map_err(|error| LoadError::GenerationId(error.into()))?;
