@@ -37,7 +37,7 @@ const PROGRAMS: &str = "set -ex; sudo apt-get update -q; \
 async fn whole_linux() -> Option<(Server, Sprite)> {
     if driver() != "microvm" {
         eprintln!(
-            "skipped: machines of driver {} share the host's kernel",
+            "skipped: machines of driver {} share the host's kernel; run cargo xtask kvm-test",
             driver()
         );
         return None;
@@ -111,13 +111,9 @@ async fn container_engines_find_what_they_are_built_of() {
     server.finish();
 }
 
-/// Takes many minutes and the network, so only where it is asked for.
 #[tokio::test]
+#[ignore = "many minutes and the network: cargo xtask kvm-test -- docker_chromium"]
 async fn docker_chromium_bubblewrap_and_fuse_run() {
-    if std::env::var_os("SPRITE_TEST_PROGRAMS").is_none() {
-        eprintln!("skipped: it takes many minutes; set SPRITE_TEST_PROGRAMS=1");
-        return;
-    }
     let Some((server, sprite)) = whole_linux().await else {
         return;
     };
