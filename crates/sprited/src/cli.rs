@@ -31,6 +31,9 @@ pub(crate) enum Command {
     /// Make and list base images.
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Take another kernel for virtual machines.
+    #[command(subcommand)]
+    Guest(GuestCommand),
     /// Say what works on this host with these settings, and what to do about what does not. The exit status is 1
     /// when something keeps sprites from running.
     Doctor(Box<DoctorFlags>),
@@ -55,6 +58,13 @@ pub(crate) enum ImageCommand {
     Build(ImageBuildFlags),
     /// List the images of the cache.
     List(ImageCacheFlags),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum GuestCommand {
+    /// Take the newest kernel of this host's distribution. Machines boot it after the server's next start; until
+    /// then, and without this command for ever, they boot the one that the data directory has recorded.
+    Update(GuestUpdateFlags),
 }
 
 /// Every flag can also be set in the environment and in a TOML file (`data-dir = "…"`); a flag wins over the
@@ -194,6 +204,20 @@ pub(crate) struct ImageBuildFlags {
     /// What to make it of: default, minimal, or tar:PATH, any root file system in a tarball
     #[arg(long, value_name = "SOURCE", default_value = "default")]
     pub(crate) from: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GuestUpdateFlags {
+    #[command(flatten)]
+    pub(crate) cache: ImageCacheFlags,
+    /// The server's data directory; the server may be running
+    #[arg(
+        long,
+        env = "SPRITED_DATA_DIR",
+        value_name = "DIR",
+        default_value = "/var/lib/sprited"
+    )]
+    pub(crate) data_dir: PathBuf,
 }
 
 #[derive(Debug, Args)]

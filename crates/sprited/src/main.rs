@@ -8,6 +8,7 @@ mod data_dir;
 mod disks;
 mod doctor;
 mod failure;
+mod guest;
 mod image;
 mod progress;
 mod purge;
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::cli::{Arguments, Command, ImageCommand, TokenCommand};
+use crate::cli::{Arguments, Command, GuestCommand, ImageCommand, TokenCommand};
 use crate::failure::Failure;
 
 fn main() -> ExitCode {
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         }
         Command::Image(ImageCommand::Build(flags)) => image::build(&flags).map(well),
         Command::Image(ImageCommand::List(flags)) => image::list(&flags).map(well),
+        Command::Guest(GuestCommand::Update(flags)) => guest::update(&flags).map(well),
         Command::Doctor(flags) => with_runtime(|| doctor::doctor(flags)),
         Command::Purge(flags) => with_runtime(|| purge::purge(flags)).map(well),
     };
