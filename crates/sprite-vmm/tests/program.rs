@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use guests::{COUNTER, Program as Guest, Setting, kvm_opens};
+use guests::{COUNTER, Program as Guest, SIGNAL, Setting, kvm_opens};
 use harness::{Client, request};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -277,6 +277,48 @@ fn a_guest_goes_on_in_one_program_after_the_other() {
         };
         before = now;
     }
+}
+
+#[test]
+fn the_program_ends_as_a_loaded_guest_does() {
+    if !kvm_opens() {
+        return;
+    }
+    let directory = directory();
+    let mut first = Vmm::start(&directory, "first");
+    first.boot(Guest::Registers, &directory);
+    let limit = Instant::now() + Duration::from_secs(30);
+    loop {
+        first.pause();
+        first.snapshot("Diff", &directory);
+        if counted(&directory) == 1 {
+            break;
+        }
+        assert!(Instant::now() < limit, "the guest gets ready");
+        first.resume();
+    }
+    drop(first);
+    // Who was killed leaves the name of its socket.
+    std::fs::remove_file(directory.path().join("vsock")).expect("it is there");
+    // What the guest waits for.
+    let memory = std::fs::OpenOptions::new()
+        .write(true)
+        .open(memory_file(&directory));
+    memory
+        .and_then(|file| file.write_all_at(&1_u32.to_le_bytes(), SIGNAL.0))
+        .expect("it is written");
+    let mut next = Vmm::start(&directory, "next");
+    let mut body = load(&directory);
+    body["vsock_override"] = json!(null);
+    next.done("PUT", "/snapshot/load", &body);
+    assert!(directory.path().join("vsock").exists());
+    next.resume();
+    let (ended, said) = next.end();
+    assert_eq!(ended, Some(0), "{said}");
+    assert!(
+        !directory.path().join("vsock").exists(),
+        "it went with the program"
+    );
 }
 
 #[test]
