@@ -91,6 +91,10 @@ pub(crate) struct ServeFlags {
     /// What makes machines [default: auto]
     #[arg(long, env = "SPRITED_DRIVER", value_enum)]
     pub(crate) driver: Option<DriverChoice>,
+    /// The monitor of virtual machines (microvm driver): firecracker 1.12 or newer, or another sprite-vmm
+    /// [default: the sprite-vmm that this program carries]
+    #[arg(long, env = "SPRITED_VMM", value_name = "PATH")]
+    pub(crate) vmm: Option<PathBuf>,
     /// The domain under which sprites have their URLs: sprites.localhost, or https://sprites.example.com behind
     /// a proxy that speaks TLS [default: sprites.localhost]
     #[arg(long, env = "SPRITED_URL_DOMAIN", value_name = "DOMAIN")]
@@ -101,6 +105,9 @@ pub(crate) struct ServeFlags {
     /// How long a sprite that fell asleep keeps its memory (container driver) [default: 10m]
     #[arg(long, env = "SPRITED_COLD_AFTER", value_name = "TIME")]
     pub(crate) cold_after: Option<String>,
+    /// How long a machine may take until its agent answers, on a slow host [default: 30s]
+    #[arg(long, env = "SPRITED_BOOT_WITHIN", value_name = "TIME")]
+    pub(crate) boot_within: Option<String>,
     /// Where finished base images are shared between servers [default: /var/cache/sprited]
     #[arg(long, env = "SPRITED_IMAGE_CACHE", value_name = "DIR")]
     pub(crate) image_cache: Option<PathBuf>,

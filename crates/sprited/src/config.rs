@@ -20,9 +20,11 @@ struct File {
     listen: Option<Vec<SocketAddr>>,
     plain_http: Option<bool>,
     driver: Option<DriverChoice>,
+    vmm: Option<PathBuf>,
     url_domain: Option<String>,
     idle_timeout: Option<String>,
     cold_after: Option<String>,
+    boot_within: Option<String>,
     image_cache: Option<PathBuf>,
     image: Option<String>,
     run_dir: Option<PathBuf>,
@@ -34,9 +36,12 @@ pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     pub(crate) listen: Vec<Listen>,
     pub(crate) driver: DriverChoice,
+    /// A monitor of virtual machines other than the one that this program carries.
+    pub(crate) vmm: Option<PathBuf>,
     pub(crate) url_domain: UrlDomain,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) cold_after: Duration,
+    pub(crate) boot_within: Duration,
     pub(crate) image_cache: PathBuf,
     pub(crate) image: String,
     pub(crate) run_dir: PathBuf,
@@ -138,6 +143,7 @@ impl Config {
         let domain = flags.url_domain.or(file.url_domain);
         let idle = flags.idle_timeout.or(file.idle_timeout);
         let cold = flags.cold_after.or(file.cold_after);
+        let boot = flags.boot_within.or(file.boot_within);
         let or = |flag: Option<PathBuf>, file: Option<PathBuf>, default: &str| {
             flag.or(file).unwrap_or_else(|| default.into())
         };
@@ -145,6 +151,7 @@ impl Config {
             data_dir: or(flags.data_dir, file.data_dir, "/var/lib/sprited"),
             listen: listen(&given, plain_http)?,
             driver: flags.driver.or(file.driver).unwrap_or(DriverChoice::Auto),
+            vmm: flags.vmm.or(file.vmm),
             url_domain: UrlDomain::parse(domain.as_deref().unwrap_or("sprites.localhost"))?,
             idle_timeout: match idle.as_deref() {
                 Some("never") => None,
@@ -152,6 +159,7 @@ impl Config {
                 None => Some(Duration::from_secs(30)),
             },
             cold_after: duration("cold-after", cold.as_deref().unwrap_or("10m"))?,
+            boot_within: duration("boot-within", boot.as_deref().unwrap_or("30s"))?,
             image_cache: or(flags.image_cache, file.image_cache, "/var/cache/sprited"),
             image: flags
                 .image
@@ -218,9 +226,11 @@ mod tests {
             listen: Vec::new(),
             plain_http: false,
             driver: None,
+            vmm: None,
             url_domain: None,
             idle_timeout: None,
             cold_after: None,
+            boot_within: None,
             image_cache: None,
             image: None,
             run_dir: None,

@@ -1,15 +1,16 @@
 //! `sprited`: the self-hosted server of sprites. Wiring and configuration; what it does stands in the crates
 //! below it.
 
-mod agent_program;
 mod cli;
 mod config;
 mod data_dir;
 mod disks;
 mod doctor;
+mod drivers;
 mod failure;
 mod guest;
 mod image;
+mod programs;
 mod progress;
 mod purge;
 mod serve;

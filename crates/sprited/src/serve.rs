@@ -7,19 +7,19 @@ use std::sync::Arc;
 use sprite_catalog::Catalog;
 use sprite_disk::{ImageId, Pool, PoolOptions};
 use sprite_host::{Host, HostOptions};
-use sprite_machine::container::{ContainerDriver, ContainerOptions};
-use sprite_net::{NetOptions, Network};
+use sprite_net::Network;
 use sprite_server::ServerConfig;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::cli::{DriverChoice, ServeFlags};
+use crate::cli::ServeFlags;
 use crate::config::{Config, Listen};
 use crate::data_dir::DataDir;
+use crate::drivers::{self, Driver};
 use crate::failure::Failure;
 use crate::progress::Lines;
-use crate::{agent_program, disks, image};
+use crate::{disks, image};
 
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 1024;
@@ -37,17 +37,16 @@ pub(crate) async fn serve(flags: Box<ServeFlags>) -> Result<(), Failure> {
     if !rustix::process::geteuid().is_root() {
         return Err(Failure::plain("only root can make machines").hint("type: sudo sprited serve"));
     }
-    choose_driver(config.driver)?;
+    let kind = drivers::choose(config.driver)?;
     raise_open_files();
     // Whoever asks us to stop while we start is heard when we have.
     let mut stop = Stop::listen().map_err(|error| Failure::new("listen for signals", &error))?;
     let data = DataDir::open(&config.data_dir)?;
     let _lock = data.lock()?;
     let (pool, image) = open_pool(&data, &config).await?;
-    let network = Network::open(NetOptions::new(data.instance.clone()))
+    let network = Network::open(drivers::net_options(kind, &data))
         .await
         .map_err(|error| Failure::new("set up the network", &error))?;
-    let driver = Arc::new(open_driver(&data, &config, network.clone())?);
     let catalog = Catalog::open(&data.catalog())
         .await
         .map_err(|error| Failure::new("open the catalog", &error))?;
@@ -56,10 +55,12 @@ pub(crate) async fn serve(flags: Box<ServeFlags>) -> Result<(), Failure> {
     let options = HostOptions {
         idle_timeout: config.idle_timeout,
         cold_after: config.cold_after,
+        boot_within: config.boot_within,
         ..HostOptions::new(cpus, image.as_str())
     };
+    let driver = Driver::open(kind, &data, &config, network.clone()).await?;
     let pool_disks = Arc::new(disks::PoolDisks { pool: pool.clone() });
-    let host = Host::open(catalog.clone(), pool_disks, driver.clone(), options)
+    let host = Host::open(catalog.clone(), pool_disks, driver.machines(), options)
         .await
         .map_err(|error| Failure::new("recover", &error))?;
     let warnings = tokio::spawn(warn_of_firewalls(network.clone()));
@@ -120,20 +121,6 @@ fn raise_open_files() {
     }
 }
 
-fn choose_driver(choice: DriverChoice) -> Result<(), Failure> {
-    match choice {
-        DriverChoice::Microvm => Err(Failure::plain("this version has no microvm driver")
-            .hint("use --driver container; its isolation is weaker, see THREAT-MODEL.md")),
-        DriverChoice::Auto | DriverChoice::Container => {
-            tracing::warn!(
-                "isolation: kernel (driver container): machines share this host's kernel, \
-                which is weaker than hardware virtualization"
-            );
-            Ok(())
-        }
-    }
-}
-
 async fn open_pool(data: &DataDir, config: &Config) -> Result<(Pool, ImageId), Failure> {
     let recipe = image::recipe(&config.image)?;
     let options = PoolOptions::new(&data.path);
@@ -158,28 +145,6 @@ async fn open_pool(data: &DataDir, config: &Config) -> Result<(Pool, ImageId), F
     opened
         .await
         .map_err(|error| Failure::new("open the pool", &error))?
-}
-
-fn open_driver(
-    data: &DataDir,
-    config: &Config,
-    network: Network,
-) -> Result<ContainerDriver, Failure> {
-    let run_dir = config.run_dir.join(data.instance.as_str());
-    let agent = agent_program::install(&run_dir).map_err(|error| {
-        Failure::new(
-            format!("lay down the agent in {}", run_dir.display()),
-            &error,
-        )
-    })?;
-    let options = ContainerOptions {
-        instance: data.instance.clone(),
-        run_dir,
-        ranges_dir: config.run_dir.join("ranges"),
-        agent,
-    };
-    ContainerDriver::new(options, network)
-        .map_err(|error| Failure::new("prepare the container driver", &error))
 }
 
 async fn warn_of_firewalls(network: Network) {

@@ -6,8 +6,10 @@ use std::time::Duration;
 use sprite_agent_api::guest::{GuestNetwork, KERNEL_PARAMETERS, READY_PORT};
 use sprite_net::{GATEWAY, GUEST_IP, GUEST_PREFIX};
 
+use tokio::time::Instant;
+
 use super::Shared;
-use super::launch::{self, Wanted};
+use super::launch::{self, Jailed, Wanted};
 use super::request::{self, Hardware, VSOCK};
 use crate::failure::step;
 use crate::record::Record;
@@ -24,28 +26,41 @@ pub(super) async fn boot(
     record: Record,
 ) -> Result<Arc<dyn Machine>, MachineError> {
     let within = shared.boot_within;
-    let booted = tokio::time::timeout(within, boot_unbounded(shared, spec, record)).await;
-    booted.unwrap_or_else(|_| Err(too_long(within)))
-}
-
-pub(super) fn too_long(within: Duration) -> MachineError {
-    MachineError::Timeout {
-        step: "boot until the agent answers".to_owned(),
-        seconds: within.as_secs(),
-    }
-}
-
-async fn boot_unbounded(
-    shared: &Arc<Shared>,
-    spec: &MachineSpec,
-    record: Record,
-) -> Result<Arc<dyn Machine>, MachineError> {
+    let deadline = Instant::now() + within;
     let wanted = Wanted {
         spec,
         guest: &shared.guest,
         memory_mib: spec.resources.memory_mib,
     };
-    let mut jailed = launch::jail(shared, &wanted, record).await?;
+    let jailed = launch::jail(shared, &wanted, record);
+    let mut jailed = in_time(deadline, within, "start the monitor", jailed).await?;
+    let started = start(spec, &mut jailed);
+    let started = in_time(deadline, within, "boot until the agent answers", started).await;
+    if started.is_err() {
+        jailed.tell_console();
+    }
+    started?;
+    jailed.finish()
+}
+
+/// Does a step of a start, which has a deadline as a whole.
+pub(super) async fn in_time<T>(
+    deadline: Instant,
+    within: Duration,
+    step: &str,
+    work: impl Future<Output = Result<T, MachineError>>,
+) -> Result<T, MachineError> {
+    match tokio::time::timeout_at(deadline, work).await {
+        Ok(done) => done,
+        Err(_) => Err(MachineError::Timeout {
+            step: step.to_owned(),
+            seconds: within.as_secs(),
+        }),
+    }
+}
+
+/// Tells the monitor what the machine is made of, starts it, and waits for its agent.
+async fn start(spec: &MachineSpec, jailed: &mut Jailed) -> Result<(), MachineError> {
     let network = GuestNetwork {
         address: GUEST_IP,
         prefix: GUEST_PREFIX,
@@ -66,15 +81,16 @@ async fn boot_unbounded(
     for request in request::boot(&hardware) {
         jailed.ask(&request).await?;
     }
+    tracing::debug!("the machine starts");
     let accepted = async {
         let accepted = listener.accept().await;
         accepted.map_err(step("hear of the agent"))
     };
     jailed.unless_it_ends(accepted).await?;
+    tracing::debug!("the agent is there");
     drop(listener);
     jailed
         .run
         .remove(&ready)
-        .map_err(step("stop listening for the agent"))?;
-    jailed.finish()
+        .map_err(step("stop listening for the agent"))
 }

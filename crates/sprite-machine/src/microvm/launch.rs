@@ -267,6 +267,13 @@ impl Jailed {
         ended.then(|| self.console.last_lines())
     }
 
+    /// For whoever looks why a machine did not start.
+    pub(super) fn tell_console(&self) {
+        let machine = self.record.identity.machine;
+        let console = self.console.last_lines();
+        tracing::warn!(%machine, console, "a machine did not start");
+    }
+
     /// The machine is made: from here on it is adopted by the next server.
     pub(super) fn finish(mut self) -> Result<Arc<dyn Machine>, MachineError> {
         self.record.process = Some(self.mark);

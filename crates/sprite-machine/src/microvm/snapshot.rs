@@ -22,20 +22,19 @@ use std::time::Duration;
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use super::api::{ApiError, Capabilities, FaultKind};
+use super::boot::in_time;
 use super::launch::{self, Jailed, Wanted};
 use super::request::{self, Extent, Request};
-use super::{GuestFiles, Shared, boot};
+use super::{GuestFiles, Shared};
 use crate::failure::step;
 use crate::record::{MonitorRecord, Record};
 use crate::{Identity, Machine, MachineError, MachineSpec};
 
 /// Memory of the largest machines, on a slow disk.
 pub(super) const WRITE_WITHIN: Duration = Duration::from_secs(600);
-
-/// Maps files; reads next to nothing.
-const LOAD_WITHIN: Duration = Duration::from_secs(20);
 
 const MONITORS: &str = "vm";
 const KEPT: &str = "snapshot.json";
@@ -248,16 +247,7 @@ pub(super) async fn load(
     record: Record,
 ) -> Result<Arc<dyn Machine>, MachineError> {
     let within = shared.boot_within;
-    let loaded = tokio::time::timeout(within, load_unbounded(shared, spec, of, record)).await;
-    loaded.unwrap_or_else(|_| Err(boot::too_long(within)))
-}
-
-async fn load_unbounded(
-    shared: &Arc<Shared>,
-    spec: &MachineSpec,
-    of: Identity,
-    record: Record,
-) -> Result<Arc<dyn Machine>, MachineError> {
+    let deadline = Instant::now() + within;
     let Some(directory) = &spec.snapshots else {
         return Err(unfit("there is no place for one"));
     };
@@ -268,11 +258,12 @@ async fn load_unbounded(
         guest: &guest,
         memory_mib: kept.memory_mib,
     };
-    let mut jailed = launch::jail(shared, &wanted, record).await?;
+    let jailed = launch::jail(shared, &wanted, record);
+    let mut jailed = in_time(deadline, within, "start the monitor", jailed).await?;
     let capabilities = jailed.capabilities().await?;
     let generation = generation_for(capabilities, of);
     let request = request::load_snapshot(generation.as_deref());
-    match jailed.ask_within(&request, LOAD_WITHIN).await {
+    match jailed.ask_within(&request, within).await {
         Ok(()) => jailed.finish(),
         Err(error) => Err(failed_load(&jailed, error)),
     }
