@@ -157,7 +157,7 @@ fn install(run_dir: &Path, program: &programs::Program) -> Result<PathBuf, Failu
 /// What machines boot, made if the data directory has none yet, and a way to what they booted earlier.
 async fn open_guest(data: &DataDir, config: &Config) -> Result<(GuestFiles, FindGuest), Failure> {
     let options = GuestOptions {
-        directory: data.path.join("guest"),
+        directory: data.guest(),
         cache_dir: config.image_cache.clone(),
     };
     let earlier = options.clone();
