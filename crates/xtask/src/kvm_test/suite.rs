@@ -56,15 +56,25 @@ pub enum Place {
 pub const PARTS: &[Part] = &[
     Part {
         name: "vmm",
-        filter: "package(sprite-vmm) & kind(test)",
+        // Its other tests need no KVM, and are run with all others.
+        filter: "package(sprite-vmm) & binary(/^(kvm_usable|machine|program)$/)",
         driver: None,
+        place: Place::Anywhere,
+    },
+    // Without those that count to thousands: emulated they take minutes.
+    Part {
+        name: "microvm",
+        filter: "package(sprited) & (binary(/^(sleep|linux)$/) + (binary(/^(sessions|recovery)$/) & test(/^(exit_codes_streams|\
+            stdin_is_total|terminals_have|sessions_outlive|sizes_are_what|a_killed_server_adopts|\
+            a_stopped_server|two_servers)/)))",
+        driver: Some("microvm"),
         place: Place::Anywhere,
     },
     // Machines of the other driver on cgroup version 2: what the versions differ in, as short as it can be tried.
     Part {
         name: "container-cgroup2",
         filter: "package(sprited) & kind(test) & test(/(exit_codes_streams|sizes_are_what|\
-            a_killed_server_adopts|a_fork_bomb_stays|a_memory_bomb_ends|root_ends_everything)/)",
+            a_killed_server_adopts|the_agent_is_bounded|a_memory_bomb_ends|root_ends_everything)/)",
         driver: Some("container"),
         place: Place::Box,
     },
@@ -168,9 +178,15 @@ fn programs(list: &str) -> Outcome<Vec<PathBuf>> {
 
 /// nextest's words for a part, after those that say where its tests are.
 pub fn words(part: &Part, name: Option<&str>) -> Vec<String> {
-    ["--profile", PROFILE, "--no-tests", "pass", "-E"]
-        .map(str::to_owned)
+    // A test that takes too long for every run is run by its name.
+    let ignored = match name {
+        Some(_) => "all",
+        None => "default",
+    };
+    ["--profile", PROFILE, "--no-tests", "pass"]
         .into_iter()
+        .chain(["--run-ignored", ignored, "-E"])
+        .map(str::to_owned)
         .chain([part.filter(name)])
         .collect()
 }

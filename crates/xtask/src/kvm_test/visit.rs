@@ -140,7 +140,8 @@ impl<'a> Visit<'a> {
         let copies = self.work.0.join("cache");
         fs::create_dir(&copies).map_err(Failure::io(format!("make {}", copies.display())))?;
         self.place(Path::new(IMAGE_CACHE));
-        for name in image.into_iter().chain(guest(host)?) {
+        let guest = self.make_guest(host, sprited)?;
+        for name in image.into_iter().chain(guest) {
             let copy = copies.join(&name);
             let cp = Program::new("cp")
                 .args(["--recursive", "--preserve=timestamps"])
@@ -153,6 +154,31 @@ impl<'a> Visit<'a> {
             self.tree.add(&copy, &at.join(&name))?;
         }
         Ok(())
+    }
+
+    /// Has the newest guest system made in the cache, and finds it there. Where this computer's distribution has no
+    /// kernel for it, the one that an earlier run left does, or the server in the box makes one.
+    fn make_guest(&self, host: &Host, sprited: &Path) -> Outcome<Option<String>> {
+        let data = self.work.0.join("guest");
+        let update = || {
+            let update = Program::new(sprited).args(["guest", "update", "--data-dir"]);
+            host.as_root(update.args([&data]))?.say()
+        };
+        let mut said = update()?;
+        if !said.status.success() && find_program("apt-get").is_some() {
+            // apt knows nothing before it was told to look.
+            host.as_root(Program::new("apt-get").args(["update", "-q"]))?
+                .say()?;
+            said = update()?;
+        }
+        let rm = Program::new("rm").args(["-rf", "--one-file-system", "--"]);
+        host.as_root(rm.args([&data]))?.read()?;
+        if said.status.success() {
+            let id = said.stdout.split_whitespace().next();
+            return Ok(id.map(|id| format!("guest-{id}")));
+        }
+        eprintln!("no guest system was made here: {}", said.stderr.trim());
+        newest_guest(host)
     }
 
     /// Goes there, has a shell run `command`, and comes back with `/results`.
@@ -186,11 +212,21 @@ impl<'a> Visit<'a> {
             taken: self.work.0.join("taken.img"),
         };
         timed("pack", || self.tree.into_image(&disks.brought))?;
-        disk::make(&disks.taken, TAKEN_BYTES, None)?;
         let work = &self.work.0;
-        let ran = timed("box", || {
-            emulator::run(self.outer, &disks, work, terminal, limit)
-        });
+        let start = || {
+            disk::make(&disks.taken, TAKEN_BYTES, None)?;
+            timed("box", || {
+                emulator::run(self.outer, &disks, work, terminal, limit)
+            })
+        };
+        let mut ran = start();
+        if ran.is_ok() && emulator::panicked(work) {
+            eprintln!(
+                "FLAKY the emulated kernel gave up; once more:\n{}",
+                emulator::last_lines(work)
+            );
+            ran = start();
+        }
         let results = results();
         let failed = || Failure::io(format!("keep {}", results.display()));
         match fs::remove_dir_all(&results) {
@@ -219,8 +255,8 @@ impl<'a> Visit<'a> {
     }
 }
 
-/// The newest guest system that this computer's servers made, if they made one.
-fn guest(host: &Host) -> Outcome<Option<String>> {
+/// The newest guest system of this computer's cache, if it has one.
+fn newest_guest(host: &Host) -> Outcome<Option<String>> {
     let list = Program::new("find").args([IMAGE_CACHE, "-maxdepth", "1", "-type", "d"]);
     let list = list.args(["-name", "guest-*", "-printf", r"%T@ %f\n"]);
     let found = host.as_root(list)?.read()?;
