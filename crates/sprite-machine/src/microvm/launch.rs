@@ -36,6 +36,9 @@ const THREADS: u32 = 64;
 /// A request that only configures; the deadline of the whole start is another one.
 pub(super) const ASK_WITHIN: Duration = Duration::from_secs(20);
 
+/// Between the moment when a process lets go of what it had and the moment when it is gone.
+const ENDING: Duration = Duration::from_secs(1);
+
 /// Between the moment when a socket has its name and the moment when it is listened to.
 const ALMOST_THERE: Duration = Duration::from_millis(1);
 
@@ -109,12 +112,16 @@ pub(super) async fn jail(
     let mark = launcher
         .run(&jail, &[range.agents.as_fd()], || console.last_lines())
         .await?;
-    let ended = || step("start the monitor")(io::Error::other(console.last_lines()));
+    let ended = || told_at_its_end(&console);
     let process = Process::open(mark)?.ok_or_else(ended)?;
-    let run = RunDir::open(mark).map_err(|error| match process.has_ended() {
-        Ok(true) => ended(),
-        Ok(false) | Err(_) => step("look into the jail")(error),
-    })?;
+    let run = match RunDir::open(mark) {
+        Ok(run) => run,
+        // A process that ends lets go of its root a moment before it is seen to have ended.
+        Err(error) => match tokio::time::timeout(ENDING, process.gone()).await {
+            Ok(()) => return Err(ended()),
+            Err(_) => return Err(step("look into the jail")(error)),
+        },
+    };
     let api = until_end(&process, &console, async {
         let connected = connect(shared, &run).await;
         connected.map_err(step("connect to the monitor"))
@@ -204,6 +211,11 @@ async fn connect(shared: &Shared, run: &RunDir) -> io::Result<tokio::net::UnixSt
     }
 }
 
+fn told_at_its_end(console: &Console) -> MachineError {
+    let words = console.last_lines();
+    step("start the monitor")(io::Error::other(format!("the monitor ended: {words}")))
+}
+
 /// Does something with a monitor, unless it ends first.
 async fn until_end<T>(
     process: &Process,
@@ -219,9 +231,7 @@ async fn until_end<T>(
             }),
             done => done,
         },
-        () = process.gone() => Err(step("start the machine")(io::Error::other(
-            format!("the monitor ended: {}", console.last_lines()),
-        ))),
+        () = process.gone() => Err(told_at_its_end(console)),
     }
 }
 

@@ -100,15 +100,17 @@ impl MicrovmMachine {
         let Some(process) = Process::open(mark)? else {
             return Ok(None);
         };
-        let run = RunDir::open(mark);
+        let run = match RunDir::open(mark) {
+            Ok(run) => run,
+            // It is about to end.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(step("look into the jail")(error)),
+        };
         // What was opened is its own only if it had not ended by then.
-        if process
-            .has_ended()
-            .map_err(step("look at the machine's process"))?
-        {
+        let ended = process.has_ended();
+        if ended.map_err(step("look at the machine's process"))? {
             return Ok(None);
         }
-        let run = run.map_err(step("look into the jail"))?;
         let console = Console::open(&shared.holdings.records.log(record.identity.machine));
         Ok(Some(Found {
             shared: shared.clone(),

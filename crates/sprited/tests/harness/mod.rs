@@ -222,8 +222,18 @@ impl Server {
             .next()
             .unwrap()
             .unwrap();
-        let files = std::fs::read_dir(sprite.path()).unwrap();
-        files.map(|file| file.unwrap().path()).collect()
+        let (mut files, mut directories) = (Vec::new(), vec![sprite.path()]);
+        while let Some(directory) = directories.pop() {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    directories.push(path);
+                } else {
+                    files.push(path);
+                }
+            }
+        }
+        files
     }
 
     /// Process id of the only machine's agent, from the machine's record.
