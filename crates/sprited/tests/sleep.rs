@@ -154,6 +154,7 @@ async fn a_killed_machine_is_told_and_the_next_use_boots_another() {
 }
 
 #[tokio::test]
+#[ignore = "minutes in an emulator: cargo xtask kvm-test -- NAME"]
 async fn a_damaged_snapshot_is_set_aside_and_the_disk_boots() {
     if !keeps_memory() {
         return;
@@ -181,6 +182,7 @@ async fn a_damaged_snapshot_is_set_aside_and_the_disk_boots() {
 
 /// The kill falls at another moment of falling asleep and waking in every round.
 #[tokio::test]
+#[ignore = "minutes in an emulator: cargo xtask kvm-test -- NAME"]
 async fn kills_during_sleeps_and_wakes_lose_no_byte_of_the_disk() {
     if !keeps_memory() {
         return;

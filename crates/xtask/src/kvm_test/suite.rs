@@ -65,16 +65,15 @@ pub const PARTS: &[Part] = &[
     Part {
         name: "microvm",
         filter: "package(sprited) & (binary(/^(sleep|linux)$/) + (binary(/^(sessions|recovery)$/) & test(/^(exit_codes_streams|\
-            stdin_is_total|terminals_have|sessions_outlive|sizes_are_what|a_killed_server_adopts|\
-            a_stopped_server|two_servers)/)))",
+            terminals_have|sessions_outlive|a_killed_server_adopts)/)))",
         driver: Some("microvm"),
         place: Place::Anywhere,
     },
     // Machines of the other driver on cgroup version 2: what the versions differ in, as short as it can be tried.
     Part {
         name: "container-cgroup2",
-        filter: "package(sprited) & kind(test) & test(/(exit_codes_streams|sizes_are_what|\
-            a_killed_server_adopts|the_agent_is_bounded|a_memory_bomb_ends|root_ends_everything)/)",
+        filter: "package(sprited) & kind(test) & test(/(exit_codes_streams|\
+            a_killed_server_adopts|a_memory_bomb_ends|the_agent_is_bounded)/)",
         driver: Some("container"),
         place: Place::Box,
     },
