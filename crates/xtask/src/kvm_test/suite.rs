@@ -64,7 +64,7 @@ pub const PARTS: &[Part] = &[
     // Without those that count to thousands: emulated they take minutes.
     Part {
         name: "microvm",
-        filter: "package(sprited) & (binary(/^(sleep|linux)$/) + (binary(/^(sessions|recovery)$/) & test(/^(exit_codes_streams|\
+        filter: "package(sprited) & (binary(/^(sleep|linux|microvm)$/) + (binary(/^(sessions|recovery)$/) & test(/^(exit_codes_streams|\
             terminals_have|sessions_outlive|a_killed_server_adopts)/)))",
         driver: Some("microvm"),
         place: Place::Anywhere,
@@ -101,9 +101,11 @@ impl Part {
 
     /// Variables for its tests.
     pub fn environment(&self) -> Vec<(&'static str, &'static str)> {
+        // What boots in seconds takes half a minute in an emulator that others slow down.
+        let patience = ("SPRITED_BOOT_WITHIN", "180s");
         self.driver
-            .map(|driver| ("SPRITED_DRIVER", driver))
             .into_iter()
+            .flat_map(|driver| [("SPRITED_DRIVER", driver), patience])
             .collect()
     }
 }
