@@ -118,6 +118,7 @@ async fn a_sprite_sleeps_without_a_process_and_wakes_as_it_was() {
 }
 
 #[tokio::test]
+#[ignore = "minutes in an emulator: cargo xtask kvm-test -- NAME"]
 async fn a_server_that_stops_in_order_takes_no_memory_with_it() {
     if !keeps_memory() {
         return;
@@ -135,6 +136,7 @@ async fn a_server_that_stops_in_order_takes_no_memory_with_it() {
 
 /// A machine monitor that dies takes its memory with it, and nothing else.
 #[tokio::test]
+#[ignore = "minutes in an emulator: cargo xtask kvm-test -- NAME"]
 async fn a_killed_machine_is_told_and_the_next_use_boots_another() {
     if !keeps_memory() {
         return;

@@ -25,8 +25,9 @@ use crate::kvm_test::visit::{Visit, timed};
 use crate::program::Program;
 use crate::server::Build;
 
-/// What the box may take in CI, all in all, is 15 minutes: this is what is left when it starts.
-pub const TESTS_WITHIN: Duration = Duration::from_secs(13 * 60);
+/// What the box may take in CI. Fifteen minutes, all in all, are its budget; a busy computer gets more before a run is
+/// given up.
+pub const TESTS_WITHIN: Duration = Duration::from_secs(25 * 60);
 
 /// By hand, on a computer that has other things to do.
 const TESTS_AT_LEISURE: Duration = Duration::from_secs(45 * 60);

@@ -61,19 +61,16 @@ pub const PARTS: &[Part] = &[
         driver: None,
         place: Place::Anywhere,
     },
-    // Without those that count to thousands: emulated they take minutes.
     Part {
         name: "microvm",
-        filter: "package(sprited) & (binary(/^(sleep|linux|microvm)$/) + (binary(/^(sessions|recovery)$/) & test(/^(exit_codes_streams|\
-            terminals_have|sessions_outlive|a_killed_server_adopts)/)))",
+        filter: "package(sprited) & (binary(/^(sleep|linux|microvm)$/) + test(/^exit_codes_streams/))",
         driver: Some("microvm"),
         place: Place::Anywhere,
     },
     // Machines of the other driver on cgroup version 2: what the versions differ in, as short as it can be tried.
     Part {
         name: "container-cgroup2",
-        filter: "package(sprited) & kind(test) & test(/(exit_codes_streams|\
-            a_killed_server_adopts|a_memory_bomb_ends|the_agent_is_bounded)/)",
+        filter: "package(sprited) & test(/(^|::)(exit_codes_streams|a_killed_server_adopts|a_memory_bomb_ends)/)",
         driver: Some("container"),
         place: Place::Box,
     },
