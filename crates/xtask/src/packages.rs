@@ -49,6 +49,11 @@ pub const SERVE: &[Package] = &[
         purpose: "makes the pool that holds them",
     },
     Package {
+        name: "kmod",
+        sign: Sign::Program("depmod"),
+        purpose: "prepares the kernel of virtual machines",
+    },
+    Package {
         name: "nftables",
         sign: Sign::Program("nft"),
         purpose: "lists firewall tables, to see that none is left",
