@@ -8,7 +8,7 @@ use std::time::Duration;
 use sprite_disk::Silent;
 use sprite_disk::guest::{Guest, GuestOptions, GuestSource, GuestSystem};
 use sprite_machine::container::{ContainerDriver, ContainerOptions};
-use sprite_machine::microvm::{FindGuest, GuestFiles, MicrovmDriver, MicrovmOptions};
+use sprite_machine::microvm::{self, FindGuest, GuestFiles, MicrovmDriver, MicrovmOptions};
 use sprite_machine::{MachineDriver, MachineError, kvm};
 use sprite_net::{Attachment, NetOptions, Network};
 use sprite_types::DriverKind;
@@ -25,26 +25,32 @@ fn earlier(boot_within: Duration) -> Duration {
     boot_within.mul_f32(0.9)
 }
 
+/// The driver that follows from what the operator wants and from what the host can.
+pub(crate) fn follows(choice: DriverChoice, kvm_usable: bool) -> DriverKind {
+    match (choice, kvm_usable) {
+        (DriverChoice::Microvm, _) | (DriverChoice::Auto, true) => DriverKind::Microvm,
+        (DriverChoice::Container, _) | (DriverChoice::Auto, false) => DriverKind::Container,
+    }
+}
+
 /// What the operator wants, on this host. Says which isolation that is.
 pub(crate) fn choose(choice: DriverChoice) -> Result<DriverKind, Failure> {
-    let kind = match (choice, kvm::probe()) {
-        (DriverChoice::Container, _) => DriverKind::Container,
-        (DriverChoice::Auto | DriverChoice::Microvm, Ok(_)) => DriverKind::Microvm,
-        (DriverChoice::Auto, Err(unusable)) => {
-            tracing::warn!(
-                "no hardware virtualization: {}; {}",
-                Chain(&unusable),
-                unusable.remedy()
-            );
-            DriverKind::Container
-        }
-        (DriverChoice::Microvm, Err(unusable)) => {
+    let kvm = kvm::probe();
+    let kind = follows(choice, kvm.is_ok());
+    match (kind, choice, kvm) {
+        (DriverKind::Microvm, _, Err(unusable)) => {
             let remedy = unusable.remedy();
             return Err(Failure::new("use hardware virtualization", &unusable).hint(format!(
                 "{remedy}; or use --driver container, whose isolation is weaker, see THREAT-MODEL.md"
             )));
         }
-    };
+        (DriverKind::Container, DriverChoice::Auto, Err(unusable)) => tracing::warn!(
+            "no hardware virtualization: {}; {}",
+            Chain(&unusable),
+            unusable.remedy()
+        ),
+        (DriverKind::Microvm | DriverKind::Container, _, _) => {}
+    }
     match kind {
         DriverKind::Microvm => tracing::info!(
             "isolation: hardware (driver microvm): every machine has a kernel of its own"
@@ -63,8 +69,8 @@ struct Chain<'a>(&'a dyn std::error::Error);
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)?;
-        let causes = std::iter::successors(self.0.source(), |error| error.source());
-        causes.map(|cause| write!(f, ": {cause}")).collect()
+        let mut causes = std::iter::successors(self.0.source(), |error| error.source());
+        causes.try_for_each(|cause| write!(f, ": {cause}"))
     }
 }
 
@@ -108,7 +114,7 @@ impl Driver {
             }
             DriverKind::Microvm => {
                 let monitor = match &config.vmm {
-                    Some(given) => given.clone(),
+                    Some(given) => given_monitor(given).await?,
                     None => install(&run_dir, &programs::MONITOR)?,
                 };
                 let (guest, earlier_guests) = open_guest(data, config).await?;
@@ -142,6 +148,20 @@ impl Driver {
             Self::Microvm(driver) => driver.close(),
             Self::Container(driver) => driver.close(),
         }
+    }
+}
+
+/// A monitor that the operator gave, if it can be one.
+async fn given_monitor(given: &Path) -> Result<PathBuf, Failure> {
+    match microvm::examine(given).await {
+        Ok(monitor) => {
+            tracing::info!(name = monitor.name, version = monitor.version, "monitor");
+            Ok(given.to_owned())
+        }
+        Err(unfit) => Err(
+            Failure::new(format!("use the monitor {}", given.display()), &unfit)
+                .hint(unfit.remedy()),
+        ),
     }
 }
 
@@ -206,5 +226,22 @@ fn files(guest: GuestSystem) -> GuestFiles {
         kernel,
         initramfs,
         modules,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_driver_follows_from_the_flag_and_the_host() {
+        for (choice, usable, driver) in [
+            (DriverChoice::Auto, true, DriverKind::Microvm),
+            (DriverChoice::Auto, false, DriverKind::Container),
+            (DriverChoice::Container, true, DriverKind::Container),
+            (DriverChoice::Microvm, false, DriverKind::Microvm),
+        ] {
+            assert_eq!(follows(choice, usable), driver);
+        }
     }
 }

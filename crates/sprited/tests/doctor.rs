@@ -186,6 +186,31 @@ fn settings_that_this_host_cannot_fulfil_are_problems() {
     }
 }
 
+#[test]
+fn what_virtual_machines_need_is_looked_at_where_they_are_chosen() {
+    if !ready() {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let microvm = |monitor: &[&str]| {
+        let mut command = doctor(sprited(), home.path());
+        report(command.args(["--driver", "microvm"]).args(monitor))
+    };
+    let built_in = microvm(&[]);
+    assert_eq!(find(&built_in, "monitor")["verdict"], "ok");
+    assert_eq!(find(&built_in, "taps")["verdict"], "ok", "{built_in}");
+    let traces = harness::traces("doctor", &home.path().join("data"));
+    assert_eq!(traces, Vec::<String>::new());
+    // A shell is no monitor, and needs libraries that a jail has not.
+    let shell = microvm(&["--vmm", "/bin/sh"]);
+    let monitor = find(&shell, "monitor");
+    assert_eq!(monitor["verdict"], "problem", "{monitor}");
+    assert!(
+        monitor["remedy"].as_str().unwrap().contains("static"),
+        "{monitor}"
+    );
+}
+
 #[tokio::test]
 async fn a_running_server_is_not_disturbed() {
     if !ready() {

@@ -1,58 +1,48 @@
 //! What machines are made of: virtualization, namespaces, the driver that follows from it, the guest's kernel.
 
 use sprite_disk::guest::{self, Guest};
-use sprite_machine::container;
 use sprite_machine::kvm::{self, Virtualization};
+use sprite_machine::{container, microvm};
+use sprite_types::DriverKind;
 
 use super::check::{Check, told};
 use super::data::Data;
 use crate::cli::DriverChoice;
+use crate::config::Config;
+use crate::drivers;
 
-/// What a monitor of a virtual machine holds its network by.
-const TUN: &str = "/dev/net/tun";
-
-/// What there is, and what is chosen of it.
-pub(super) fn look(choice: DriverChoice, data: &Data) -> Vec<Check> {
+/// What there is, and what is chosen of it. Also tells the driver that a server would use.
+pub(super) async fn look(config: &Config, data: &Data) -> (DriverKind, Vec<Check>) {
     let kvm = kvm::probe();
-    let chosen = Chosen::of(choice, kvm.is_ok());
+    let chosen = Chosen {
+        kind: drivers::follows(config.driver, kvm.is_ok()),
+        by: config.driver,
+    };
     let mut checks = vec![virtualization(chosen, kvm), namespaces(), driver(chosen)];
-    match chosen {
-        Chosen::Microvm => checks.extend([taps(), guest_kernel(data)]),
-        Chosen::Container { .. } => {}
+    match chosen.kind {
+        DriverKind::Microvm => {
+            checks.push(monitor(config).await);
+            checks.push(guest_kernel(data));
+        }
+        DriverKind::Container => {}
     }
-    checks
+    (chosen.kind, checks)
 }
 
 /// What the server would take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Chosen {
-    Microvm,
-    Container {
-        /// A person said so.
-        on_purpose: bool,
-    },
-}
-
-impl Chosen {
-    fn of(choice: DriverChoice, usable: bool) -> Self {
-        match choice {
-            DriverChoice::Microvm => Self::Microvm,
-            DriverChoice::Auto if usable => Self::Microvm,
-            DriverChoice::Auto => Self::Container { on_purpose: false },
-            DriverChoice::Container => Self::Container { on_purpose: true },
-        }
-    }
+struct Chosen {
+    kind: DriverKind,
+    by: DriverChoice,
 }
 
 fn virtualization(chosen: Chosen, kvm: Result<Virtualization, kvm::Unusable>) -> Check {
     const NAME: &str = "kvm";
-    match (kvm, chosen) {
+    match (kvm, chosen.by) {
         (Ok(flag), _) => Check::ok(NAME, format!("usable ({})", flag.name())),
-        (Err(error), Chosen::Microvm) => Check::problem(NAME, told(&error), error.remedy()),
-        (Err(error), Chosen::Container { on_purpose: false }) => {
-            Check::warning(NAME, told(&error), error.remedy())
-        }
-        (Err(error), Chosen::Container { on_purpose: true }) => Check::ok(
+        (Err(error), DriverChoice::Microvm) => Check::problem(NAME, told(&error), error.remedy()),
+        (Err(error), DriverChoice::Auto) => Check::warning(NAME, told(&error), error.remedy()),
+        (Err(error), DriverChoice::Container) => Check::ok(
             NAME,
             format!("not asked for, and not usable: {}", told(&error)),
         ),
@@ -73,30 +63,35 @@ fn namespaces() -> Check {
 fn driver(chosen: Chosen) -> Check {
     const NAME: &str = "driver";
     let weaker = "container: machines share this host's kernel, isolation is \"kernel\"";
-    match chosen {
-        Chosen::Microvm => Check::ok(NAME, "microvm: each machine has a kernel of its own"),
-        Chosen::Container { on_purpose: false } => Check::warning(
+    match (chosen.kind, chosen.by) {
+        (DriverKind::Microvm, _) => {
+            Check::ok(NAME, "microvm: each machine has a kernel of its own")
+        }
+        (DriverKind::Container, DriverChoice::Container) => {
+            Check::warning(NAME, weaker, "choose --driver auto where kvm is usable")
+        }
+        (DriverKind::Container, DriverChoice::Auto | DriverChoice::Microvm) => Check::warning(
             NAME,
             weaker,
             "make kvm usable, see above; until then, code that nobody trusts belongs on a host that holds \
              nothing else",
         ),
-        Chosen::Container { on_purpose: true } => {
-            Check::warning(NAME, weaker, "choose --driver auto where kvm is usable")
-        }
     }
 }
 
-fn taps() -> Check {
-    const NAME: &str = "taps";
-    if std::path::Path::new(TUN).exists() {
-        Check::ok(NAME, format!("{TUN} is there"))
-    } else {
-        Check::problem(
+/// The program that runs virtual machines.
+async fn monitor(config: &Config) -> Check {
+    const NAME: &str = "monitor";
+    let Some(given) = &config.vmm else {
+        return Check::ok(NAME, "the built-in one");
+    };
+    let shown = given.display();
+    match microvm::examine(given).await {
+        Ok(monitor) => Check::ok(
             NAME,
-            format!("there is no {TUN}"),
-            "load the module: modprobe tun",
-        )
+            format!("{} {} ({shown})", monitor.name, monitor.version),
+        ),
+        Err(unfit) => Check::problem(NAME, format!("{shown}: {}", told(&unfit)), unfit.remedy()),
     }
 }
 
@@ -128,23 +123,5 @@ fn guest_kernel(data: &Data) -> Check {
         }
         Ok(None) => Check::problem(NAME, "apt knows no kernel that is new enough", INDEX),
         Err(error) => Check::problem(NAME, told(&error), INDEX),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_driver_follows_from_the_flag_and_the_host() {
-        let weaker = |on_purpose| Chosen::Container { on_purpose };
-        for (choice, usable, chosen) in [
-            (DriverChoice::Auto, true, Chosen::Microvm),
-            (DriverChoice::Auto, false, weaker(false)),
-            (DriverChoice::Container, true, weaker(true)),
-            (DriverChoice::Microvm, false, Chosen::Microvm),
-        ] {
-            assert_eq!(Chosen::of(choice, usable), chosen);
-        }
     }
 }

@@ -56,11 +56,12 @@ async fn look(config: &Config) -> Vec<Check> {
     };
     let (data, directory) = data::look(&config.data_dir);
     let mut checks = vec![user, directory];
-    checks.extend(machines::look(config.driver, &data));
+    let (driver, machines) = machines::look(config, &data).await;
+    checks.extend(machines);
     checks.extend(storage::look(config));
     checks.extend(network::addresses(config, &data));
     checks.push(network::names(config).await);
-    checks.extend(network::way_out().await);
+    checks.extend(network::way_out(driver).await);
     checks.extend(limits::look());
     checks
 }

@@ -6,8 +6,8 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::time::Duration;
 
-use sprite_net::{NetOptions, Network};
-use sprite_types::InstanceId;
+use sprite_net::{Attachment, NetOptions, Network};
+use sprite_types::{DriverKind, InstanceId};
 
 use super::check::{Check, told};
 use super::data::Data;
@@ -85,19 +85,15 @@ pub(super) async fn names(config: &Config) -> Check {
     }
 }
 
-/// Sends a packet the way that a machine's takes, through a network that is set up for it and removed.
-pub(super) async fn way_out() -> Vec<Check> {
-    const NAME: &str = "network";
+/// Sends a packet the way that a machine's takes, through a network that is set up for it and removed. For virtual
+/// machines, then sets up what one of them holds on to.
+pub(super) async fn way_out(driver: DriverKind) -> Vec<Check> {
     if !rustix::process::geteuid().is_root() {
         return vec![Check::unseen(NAME)];
     }
-    let failed = |found: String| {
-        let remedy = "machines need veth, bridge and nf_tables in the kernel; dmesg may say more";
-        vec![Check::problem(NAME, found, remedy)]
-    };
     let turn = match Turn::take() {
         Ok(turn) => turn,
-        Err(error) => return failed(told(&error)),
+        Err(error) => return vec![failed(told(&error))],
     };
     let Some(_turn) = turn else {
         return vec![Check::warning(
@@ -106,46 +102,104 @@ pub(super) async fn way_out() -> Vec<Check> {
             "try again when that has ended",
         )];
     };
-    let instance: InstanceId = INSTANCE.parse().expect("six letters are a legal mark");
-    let options = NetOptions {
-        pool_size: 0,
-        ..NetOptions::new(instance.clone())
-    };
     // Whoever stops us while the network stands still has it removed.
     let mut stop = match Stop::listen() {
         Ok(stop) => stop,
-        Err(error) => return failed(told(&error)),
-    };
-    let looked = async {
-        let network = Network::open(options).await?;
-        network.diagnose().await
+        Err(error) => return vec![failed(told(&error))],
     };
     let looked = tokio::select! {
-        looked = looked => Some(looked),
+        looked = passage() => Some(looked),
         () = stop.wait() => None,
     };
-    let removed = Network::purge(&instance).await;
-    let mut checks = match looked {
-        None => failed("it was not looked at to the end".to_owned()),
-        Some(Err(error)) => failed(told(&error)),
-        Some(Ok(findings)) if findings.is_empty() => {
+    let mut checks = removed().await;
+    match looked {
+        None => checks.push(failed("it was not looked at to the end".to_owned())),
+        Some(looked) => {
+            checks.extend(looked);
+            match driver {
+                DriverKind::Microvm => {
+                    checks.push(tokio::select! {
+                        tap = tap() => tap,
+                        () = stop.wait() => failed("it was not looked at to the end".to_owned()),
+                    });
+                    checks.extend(removed().await);
+                }
+                DriverKind::Container => {}
+            }
+        }
+    }
+    checks
+}
+
+const NAME: &str = "network";
+
+fn failed(found: String) -> Check {
+    let remedy = "machines need veth, bridge and nf_tables in the kernel; dmesg may say more";
+    Check::problem(NAME, found, remedy)
+}
+
+fn instance() -> InstanceId {
+    INSTANCE.parse().expect("six letters are a legal mark")
+}
+
+fn options() -> NetOptions {
+    NetOptions {
+        pool_size: 0,
+        ..NetOptions::new(instance())
+    }
+}
+
+async fn passage() -> Vec<Check> {
+    let looked = async {
+        let network = Network::open(options()).await?;
+        network.diagnose().await
+    };
+    match looked.await {
+        Err(error) => vec![failed(told(&error))],
+        Ok(findings) if findings.is_empty() => {
             vec![Check::ok(
                 NAME,
                 "packets of machines pass, and their answers",
             )]
         }
-        Some(Ok(findings)) => findings
+        Ok(findings) => findings
             .into_iter()
             .map(|finding| Check::problem(NAME, finding.problem, finding.remedy))
             .collect(),
+    }
+}
+
+/// What a monitor of a virtual machine holds its network by.
+async fn tap() -> Check {
+    const NAME: &str = "taps";
+    let made = async {
+        let network = Network::open(NetOptions {
+            attachment: Attachment::Tap,
+            ..options()
+        })
+        .await?;
+        let slot = network.acquire().await?;
+        network.release(slot.id).await
     };
-    if let Err(error) = removed {
-        checks.extend(failed(format!(
+    match made.await {
+        Ok(()) => Check::ok(NAME, "a virtual machine's network can be made"),
+        Err(error) => Check::problem(
+            NAME,
+            told(&error),
+            "load the modules: modprobe -a tun bridge veth",
+        ),
+    }
+}
+
+/// Removes what was set up; says only what went wrong.
+async fn removed() -> Vec<Check> {
+    match Network::purge(&instance()).await {
+        Ok(()) => Vec::new(),
+        Err(error) => vec![failed(format!(
             "remove what was set up to look: {}",
             told(&error)
-        )));
+        ))],
     }
-    checks
 }
 
 /// One looks at a time. A name that needs no file and goes with its process; like what is set up, it belongs to the
