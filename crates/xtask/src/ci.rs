@@ -37,6 +37,8 @@ pub const STEPS: &[&str] = &[
 struct State {
     server: Option<Server>,
     total: Tally,
+    /// The last lines of the run: one for each step that failed, with what is known of why.
+    failures: Vec<String>,
     /// Tests that were not run for want of a KVM.
     waiting: Vec<String>,
 }
@@ -59,6 +61,9 @@ pub fn run(host: Host, consent: Consent) -> Outcome {
                 state.total.add(tally);
                 let mark = if tally.failed == 0 { "ok  " } else { "FAIL" };
                 eprintln!("{mark}  {name} ({seconds:.1} s): {tally}");
+                if tally.failed > 0 {
+                    state.failures.push(format!("{name}: {tally}"));
+                }
             }
             Err(Failure::Interrupted) => return Err(Failure::Interrupted),
             Err(failure) => {
@@ -67,8 +72,12 @@ pub fn run(host: Host, consent: Consent) -> Outcome {
                     failed: 1,
                 });
                 eprintln!("FAIL  {name} ({seconds:.1} s)\n{failure}");
+                state.failures.push(format!("{name}: {failure}"));
             }
         }
+    }
+    for failure in &state.failures {
+        eprintln!("FAIL  {failure}");
     }
     println!("{}", state.total);
     match state.total.failed {
