@@ -72,6 +72,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "sprite-machine",
         ],
     ),
+    ("sprite-bench", &["sprite-agent-api", "sprite-disk"]),
     ("xtask", &[]),
 ];
 
