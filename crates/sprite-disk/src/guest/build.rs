@@ -2,7 +2,6 @@
 //!
 //! `CACHE/guest-ID/` exists complete or not at all; what [`cache`] needs lies beside it.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -10,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::description::{
-    Description, EARLY_MODULES, FILES, GuestId, KERNEL, MODULES, describe, description_path,
-    made_at,
+    Description, EARLY_MODULES, FILES, GuestId, KERNEL, MODULES, description_path, made_at, marks,
+    write_description,
 };
 use super::package::{self, CANDIDATES, OLDEST, Package};
 use super::{KernelError, ModulesError, kernel, modules};
@@ -177,9 +176,9 @@ fn make(
         made_at: SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |age| age.as_secs()),
-        files: BTreeMap::new(),
+        files: marks(&made).map_err(failed(&made))?,
     };
-    describe(&made, description).map_err(failed(&made))?;
+    write_description(&made, &description).map_err(failed(&made))?;
     Ok(made)
 }
 
@@ -241,7 +240,10 @@ fn stage_modules(tree: &Path, version: &str, work: &WorkDirectory) -> io::Result
 
 fn publish(made: &Path, path: &Path) -> io::Result<()> {
     for name in FILES {
-        File::open(made.join(name))?.sync_all()?;
+        let file = File::open(made.join(name))?;
+        // Machines read it, each as a user of its own, and servers link to it.
+        file.set_permissions(fs::Permissions::from_mode(0o444))?;
+        file.sync_all()?;
     }
     File::open(description_path(made))?.sync_all()?;
     File::open(made)?.sync_all()?;

@@ -126,14 +126,17 @@ pub(super) fn description_path(directory: &Path) -> PathBuf {
     directory.join("guest.json")
 }
 
-/// Writes down what the files of a new directory are.
-pub(super) fn describe(directory: &Path, mut description: Description) -> io::Result<()> {
-    for name in FILES {
-        description
-            .files
-            .insert(name.to_owned(), mark(&directory.join(name))?);
-    }
-    let text = serde_json::to_string_pretty(&description)?;
+/// What each file of a directory is known by.
+pub(super) fn marks(directory: &Path) -> io::Result<BTreeMap<String, Mark>> {
+    FILES
+        .into_iter()
+        .map(|name| Ok((name.to_owned(), mark(&directory.join(name))?)))
+        .collect()
+}
+
+/// Writes down what a new directory is.
+pub(super) fn write_description(directory: &Path, description: &Description) -> io::Result<()> {
+    let text = serde_json::to_string_pretty(description)?;
     fs::write(description_path(directory), text)
 }
 

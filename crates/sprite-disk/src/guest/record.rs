@@ -1,15 +1,15 @@
 //! The guest systems of a server, and which of them its machines boot.
 
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Metadata};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::description::{
-    Description, FILES, GuestId, KERNEL, MODULES, describe, description_path, mark, read_bounded,
-    read_description,
+    Description, FILES, GuestId, KERNEL, MODULES, Mark, description_path, mark, read_bounded,
+    read_description, write_description,
 };
 use super::{GuestBuildError, GuestSystem, InitramfsError, Package, build, initramfs};
 use crate::cache;
@@ -20,6 +20,10 @@ use crate::progress::Progress;
 const RECORD_FORMAT: u32 = 1;
 
 const CURRENT: &str = "current.json";
+
+/// Modes of files. Source: inode(7).
+const ALL_READ: u32 = 0o444;
+const OTHERS_WRITE: u32 = 0o022;
 
 /// The content of `current.json`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -232,25 +236,55 @@ fn import(cached: &Path, own: &Path) -> Result<(), GuestError> {
     let description = description_of(cached)?;
     for name in FILES {
         let (from, to) = (cached.join(name), new.join(name));
-        // Shares its blocks where the file system can.
-        fs::copy(&from, &to).map_err(failed(&from))?;
-        let copy = File::open(&to).map_err(failed(&to))?;
-        // Machines read it, each as a user of its own.
-        let readable = fs::Permissions::from_mode(0o644);
-        copy.set_permissions(readable)
-            .and_then(|()| copy.sync_all())
-            .map_err(failed(&to))?;
-        let mark = mark(&to).map_err(failed(&to))?;
-        if description.files.get(name) != Some(&mark) {
+        let expected = description.files.get(name);
+        let taken = match link(&from, &to).map_err(failed(&from))? {
+            // Nobody changed it since it was hashed where it was made.
+            Link::Made { bytes } => expected.is_some_and(|mark| mark.bytes == bytes),
+            Link::Refused => expected == Some(&copy(&from, &to).map_err(failed(&from))?),
+        };
+        if !taken {
             return Err(GuestError::Damaged { path: from });
         }
     }
-    describe(&new, description)
+    write_description(&new, &description)
         .and_then(|()| File::open(description_path(&new))?.sync_all())
         .and_then(|()| File::open(&new)?.sync_all())
         .and_then(|()| fs::rename(&new, own))
         .and_then(|()| durable::sync_parent(own))
         .map_err(failed(own))
+}
+
+/// What came of the attempt to give a file a second name.
+enum Link {
+    /// It has one now.
+    Made { bytes: u64 },
+    /// Others can write to the file, or it lies on another file system.
+    Refused,
+}
+
+/// Gives a file of the cache a second name where nobody but this user and root can have changed it.
+fn link(from: &Path, to: &Path) -> io::Result<Link> {
+    let euid = rustix::process::geteuid().as_raw();
+    let file = fs::metadata(from)?;
+    let mut above = from.ancestors().skip(1).take(2);
+    let ours = |of: &Metadata| [0, euid].contains(&of.uid()) && of.mode() & OTHERS_WRITE == 0;
+    let safe =
+        ours(&file) && above.all(|directory| fs::metadata(directory).is_ok_and(|of| ours(&of)));
+    // Machines read it, each as a user of its own.
+    if !safe || file.mode() & ALL_READ != ALL_READ || fs::hard_link(from, to).is_err() {
+        return Ok(Link::Refused);
+    }
+    Ok(Link::Made { bytes: file.len() })
+}
+
+/// Copies a file of the cache; what the copy is known by.
+fn copy(from: &Path, to: &Path) -> io::Result<Mark> {
+    // Shares its blocks where the file system can.
+    fs::copy(from, to)?;
+    let copy = File::open(to)?;
+    copy.set_permissions(fs::Permissions::from_mode(ALL_READ))?;
+    copy.sync_all()?;
+    mark(to)
 }
 
 fn description_of(directory: &Path) -> Result<Description, GuestError> {
@@ -287,4 +321,67 @@ fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     File::open(&new)?.sync_all()?;
     fs::rename(&new, path)?;
     durable::sync_parent(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::description::marks;
+    use super::*;
+
+    /// A guest system in a cache.
+    fn cached(cache: &Path) -> PathBuf {
+        let path = cache.join("guest");
+        fs::create_dir(&path).expect("a directory");
+        for name in FILES {
+            fs::write(path.join(name), name).expect("a file");
+        }
+        let description = Description {
+            version: "6.12".to_owned(),
+            packages: Vec::new(),
+            made_at: 0,
+            files: marks(&path).expect("files"),
+        };
+        write_description(&path, &description).expect("a description");
+        path
+    }
+
+    fn set_mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("ours");
+    }
+
+    #[test]
+    fn what_nobody_else_can_change_is_linked_and_all_else_is_copied_and_looked_through() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let cached = cached(directory.path());
+        let inode = |path: PathBuf| fs::metadata(path).expect("a file").ino();
+        let own = directory.path().join("linked");
+        import(&cached, &own).expect("a guest system");
+        for name in FILES {
+            assert_eq!(inode(own.join(name)), inode(cached.join(name)), "{name}");
+        }
+        set_mode(&cached, 0o777);
+        let own = directory.path().join("copied");
+        import(&cached, &own).expect("a guest system");
+        for name in FILES {
+            assert_ne!(inode(own.join(name)), inode(cached.join(name)), "{name}");
+        }
+        // As long as it was, and not what it was.
+        let changed = cached.join(KERNEL);
+        fs::write(&changed, "x".repeat(KERNEL.len())).expect("write");
+        let refused = import(&cached, &directory.path().join("changed"));
+        assert!(matches!(refused, Err(GuestError::Damaged { path }) if path == changed));
+    }
+
+    #[test]
+    fn a_cut_file_is_refused_however_it_is_taken() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let cached = cached(directory.path());
+        fs::write(cached.join(MODULES), "").expect("write");
+        let own = directory.path().join("own");
+        assert!(matches!(
+            import(&cached, &own),
+            Err(GuestError::Damaged { .. })
+        ));
+        assert!(!own.exists());
+    }
 }
