@@ -11,6 +11,8 @@
 #![warn(missing_docs)]
 
 mod codec;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod guest;
 pub mod launch;
 pub mod link;

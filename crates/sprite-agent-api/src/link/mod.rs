@@ -19,9 +19,9 @@
 //! The host sends its first frames right behind the Hello of a new stream, without waiting for the Welcome.
 
 mod agent;
-mod connection;
+pub(crate) mod connection;
 mod host;
-mod state;
+pub(crate) mod state;
 
 use std::io;
 

@@ -146,7 +146,7 @@ impl Shared {
         Ok(())
     }
 
-    /// A record from the transport.
+    /// A record from the transport. An error ends the stream.
     pub(crate) fn on_record(&self, record: Record) -> Result<(), LinkError> {
         let mut state = self.lock();
         match record {
@@ -204,10 +204,8 @@ impl Shared {
                     self.to_send.notify_one();
                 }
             }
-            Record::Abort => {
-                drop(state);
-                self.fail(LinkError::Aborted);
-            }
+            // What may come behind it is not heard any more.
+            Record::Abort => return Err(LinkError::Aborted),
         }
         Ok(())
     }

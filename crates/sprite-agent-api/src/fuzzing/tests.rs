@@ -1,0 +1,67 @@
+//! The entries on stable Rust, in every run: the seeds, and what chance makes of them.
+
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+
+use super::{ENTRIES, Entry, seeds};
+
+fn entry(name: &str) -> Entry {
+    let found = ENTRIES.iter().find(|(entry, _)| *entry == name);
+    found.expect("there is an entry of this name").1
+}
+
+#[test]
+fn every_entry_has_seeds_and_survives_them() {
+    for (name, entry) in ENTRIES {
+        let mut count = 0;
+        for seed in seeds().iter().filter(|seed| seed.entry == *name) {
+            entry(&seed.bytes);
+            count += 1;
+        }
+        assert!(count > 0, "{name} has seeds");
+    }
+}
+
+/// Seeds of the entry one behind the other, some of their bytes changed.
+fn near_a_seed(name: &'static str) -> impl Strategy<Value = Vec<u8>> {
+    let seeds: Vec<Vec<u8>> = seeds()
+        .into_iter()
+        .filter(|seed| seed.entry == name)
+        .map(|seed| seed.bytes)
+        .collect();
+    let some = prop::collection::vec(select(seeds), 1..4);
+    let changes = prop::collection::vec((any::<Index>(), any::<u8>()), 0..8);
+    (some, changes).prop_map(|(seeds, changes)| {
+        let mut bytes = seeds.concat();
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        bytes
+    })
+}
+
+fn any_bytes(name: &'static str) -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        3 => near_a_seed(name),
+        1 => prop::collection::vec(any::<u8>(), 0..400),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn no_frames_are_too_strange(bytes in any_bytes("frames")) {
+        entry("frames")(&bytes);
+    }
+
+    #[test]
+    fn no_agent_confuses_a_host(bytes in any_bytes("link")) {
+        entry("link")(&bytes);
+    }
+}
+
+/// A host listens, the agent gives the stream up, and says something behind that.
+#[test]
+fn nothing_is_heard_behind_an_abort() {
+    entry("link")(&[0, 0, 9, 15, 8, 1, 0, 0, b'a', 3, 8, 1, 0, 0, b'b']);
+}
