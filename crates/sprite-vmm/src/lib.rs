@@ -12,6 +12,8 @@ pub mod console;
 pub mod control;
 pub mod end;
 pub mod failure;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod log;
 pub mod memory;
 pub mod metrics;

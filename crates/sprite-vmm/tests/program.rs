@@ -3,80 +3,18 @@
 mod guests;
 mod harness;
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use guests::{COUNTER, Program as Guest, SIGNAL, Setting, kvm_opens};
-use harness::{Client, request};
+use harness::vmm::Vmm;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// A running program, killed when the test is over.
-struct Vmm {
-    child: Child,
-    client: Client,
-}
-
 impl Vmm {
-    fn start(directory: &TempDir, name: &str) -> Vmm {
-        let socket = directory.path().join(name);
-        let mut child = Command::new(env!("CARGO_BIN_EXE_sprite-vmm"))
-            .arg("--api-sock")
-            .arg(&socket)
-            .args(["--id", name])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program starts");
-        let limit = Instant::now() + Duration::from_secs(30);
-        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
-            assert!(
-                Instant::now() < limit && child.try_wait().expect("it is ours").is_none(),
-                "the program makes its socket"
-            );
-            std::thread::yield_now();
-        }
-        Vmm {
-            child,
-            client: Client::connect(&socket),
-        }
-    }
-
-    fn ask(&mut self, method: &str, path: &str, body: &Value) -> Option<(u16, Value)> {
-        let body = body.to_string();
-        self.client
-            .send(request(method, path, &body).as_bytes())
-            .ok()?;
-        self.client.receive()
-    }
-
-    fn done(&mut self, method: &str, path: &str, body: &Value) {
-        let answer = self.ask(method, path, body);
-        if answer != Some((204, Value::Null)) {
-            panic!("{method} {path} {body}: {answer:?}, {}", self.last_words());
-        }
-    }
-
-    /// The status that it ended with by itself, and what it said.
-    fn end(&mut self) -> (Option<i32>, String) {
-        let status = self.child.wait().expect("it is ours");
-        (status.code(), self.last_words())
-    }
-
-    fn last_words(&mut self) -> String {
-        // A program that still runs would be waited for.
-        let _ = self.child.kill();
-        let mut said = String::new();
-        if let Some(mut stderr) = self.child.stderr.take() {
-            stderr.read_to_string(&mut said).expect("it is text");
-        }
-        said
-    }
-
     fn boot(&mut self, guest: Guest, directory: &TempDir) {
         let kernel = directory.path().join("kernel");
         std::fs::copy(Setting::of(guest).path("kernel"), &kernel).expect("a kernel is written");
@@ -108,23 +46,8 @@ impl Vmm {
         );
     }
 
-    fn pause(&mut self) {
-        self.done("PATCH", "/vm", &json!({"state": "Paused"}));
-    }
-
-    fn resume(&mut self) {
-        self.done("PATCH", "/vm", &json!({"state": "Resumed"}));
-    }
-
     fn snapshot(&mut self, kind: &str, directory: &TempDir) {
         self.done("PUT", "/snapshot/create", &create(kind, directory));
-    }
-}
-
-impl Drop for Vmm {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -202,7 +125,7 @@ fn the_program_ends_as_its_guest_does() {
         (Guest::TripleFault, 1, "triple fault"),
     ] {
         let directory = directory();
-        let mut vmm = Vmm::start(&directory, "api");
+        let mut vmm = Vmm::start(directory.path(), "api");
         vmm.boot(guest, &directory);
         let (ended, said) = vmm.end();
         assert_eq!(ended, Some(status), "{guest:?}: {said}");
@@ -222,7 +145,7 @@ fn a_start_that_failed_leaves_nothing_in_the_way_of_the_next() {
         return;
     }
     let directory = directory();
-    let mut vmm = Vmm::start(&directory, "api");
+    let mut vmm = Vmm::start(directory.path(), "api");
     vmm.configure_devices(&directory);
     let start = json!({"action_type": "InstanceStart"});
     for kernel in ["/nowhere", "/dev/null"] {
@@ -241,7 +164,7 @@ fn a_guest_goes_on_in_one_program_after_the_other() {
         return;
     }
     let directory = directory();
-    let mut first = Vmm::start(&directory, "first");
+    let mut first = Vmm::start(directory.path(), "first");
     first.done(
         "PUT",
         "/metrics",
@@ -258,7 +181,7 @@ fn a_guest_goes_on_in_one_program_after_the_other() {
     drop(first);
     let mut before = counted(&directory);
     for round in 0..5 {
-        let mut next = Vmm::start(&directory, &format!("next{round}"));
+        let mut next = Vmm::start(directory.path(), &format!("next{round}"));
         let mut body = load(&directory);
         body["resume_vm"] = json!(true);
         // A socket of a program that was killed is its caller's to remove.
@@ -285,7 +208,7 @@ fn the_program_ends_as_a_loaded_guest_does() {
         return;
     }
     let directory = directory();
-    let mut first = Vmm::start(&directory, "first");
+    let mut first = Vmm::start(directory.path(), "first");
     first.boot(Guest::Registers, &directory);
     let limit = Instant::now() + Duration::from_secs(30);
     loop {
@@ -307,7 +230,7 @@ fn the_program_ends_as_a_loaded_guest_does() {
     memory
         .and_then(|file| file.write_all_at(&1_u32.to_le_bytes(), SIGNAL.0))
         .expect("it is written");
-    let mut next = Vmm::start(&directory, "next");
+    let mut next = Vmm::start(directory.path(), "next");
     let mut body = load(&directory);
     body["vsock_override"] = json!(null);
     next.done("PUT", "/snapshot/load", &body);
@@ -327,7 +250,7 @@ fn every_thread_has_its_filter_once_the_guest_runs() {
         return;
     }
     let directory = directory();
-    let mut vmm = Vmm::start(&directory, "api");
+    let mut vmm = Vmm::start(directory.path(), "api");
     vmm.boot(Guest::Count, &directory);
     let tasks = std::fs::read_dir(format!("/proc/{}/task", vmm.child.id())).expect("it runs");
     let mut names = Vec::new();
@@ -355,7 +278,7 @@ fn a_client_of_a_guest_that_does_not_answer_keeps_nothing_from_happening() {
         return;
     }
     let directory = directory();
-    let mut vmm = Vmm::start(&directory, "api");
+    let mut vmm = Vmm::start(directory.path(), "api");
     vmm.boot(Guest::Count, &directory);
     let mut client = std::os::unix::net::UnixStream::connect(directory.path().join("vsock"))
         .expect("the socket listens");

@@ -8,6 +8,8 @@
 //! wait has a deadline, and the number of clients has a limit.
 
 mod connection;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod request;
 mod response;
 mod route;

@@ -23,11 +23,11 @@ const MAGIC: [u8; 8] = *b"SPRTVMM\0";
 const KIND: u32 = 1;
 /// The version that is written. Every version that was ever released is read.
 const VERSION: u32 = 1;
-const HEADER: usize = 24;
-const CHECKSUM: usize = 32;
+pub(super) const HEADER: usize = 24;
+pub(super) const CHECKSUM: usize = 32;
 
 /// Longest payload: 32 vCPUs with their registers written out need less than a tenth of it.
-const MAX_PAYLOAD: u64 = 16 << 20;
+pub(super) const MAX_PAYLOAD: u64 = 16 << 20;
 
 /// A file that is not a state of a machine, or not as it was written.
 #[derive(Debug, thiserror::Error)]
@@ -78,13 +78,18 @@ pub(super) fn seal_up<T: Serialize>(payload: &T) -> Result<Vec<u8>, EnvelopeErro
     if length > MAX_PAYLOAD {
         return Err(EnvelopeError::TooLong { length });
     }
+    fill_in(&mut bytes, length);
+    Ok(bytes)
+}
+
+/// Writes the header and the checksum before a payload of this length.
+pub(super) fn fill_in(bytes: &mut [u8], length: u64) {
     bytes[0..8].copy_from_slice(&MAGIC);
     bytes[8..12].copy_from_slice(&KIND.to_le_bytes());
     bytes[12..16].copy_from_slice(&VERSION.to_le_bytes());
     bytes[16..24].copy_from_slice(&length.to_le_bytes());
     let checksum = checksum(&bytes[..HEADER], &bytes[HEADER + CHECKSUM..]);
     bytes[HEADER..HEADER + CHECKSUM].copy_from_slice(&checksum);
-    Ok(bytes)
 }
 
 /// Reads a state file.
@@ -100,7 +105,7 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, EnvelopeError>
     unseal(&mut file, failed)
 }
 
-fn unseal<T: DeserializeOwned>(
+pub(super) fn unseal<T: DeserializeOwned>(
     from: &mut impl Read,
     failed: impl Fn(io::Error) -> EnvelopeError,
 ) -> Result<T, EnvelopeError> {

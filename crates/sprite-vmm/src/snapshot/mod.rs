@@ -21,6 +21,8 @@
 mod create;
 mod durable;
 mod envelope;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod load;
 mod memory_file;
 mod params;

@@ -102,7 +102,7 @@ fn encode(seal: Seal, memory_bytes: u64) -> [u8; PAGE] {
     page
 }
 
-fn decode(page: &[u8; PAGE], memory_bytes: u64) -> Option<Seal> {
+pub(super) fn decode(page: &[u8; PAGE], memory_bytes: u64) -> Option<Seal> {
     let id = |at: usize| {
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&page[at..at + 16]);

@@ -36,6 +36,8 @@ pub mod vsock;
 
 #[cfg(test)]
 mod driver;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]

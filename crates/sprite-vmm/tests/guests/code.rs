@@ -15,7 +15,8 @@ pub enum Program {
     TripleFault,
     /// Counts in memory for ever.
     Count,
-    /// Fills registers, waits for a signal, and tells whether they are still the same.
+    /// Fills registers, waits for a signal, and tells whether they are still the same: in memory, and by a `y` or
+    /// an `n` on its console.
     Registers,
     /// Reads the magic number of the first virtio device, then an address where nothing is.
     Device,
@@ -197,6 +198,14 @@ global_asm!(
         or $64, %esp
     2:  or $0x1000, %esp
         mov %esp, 0x200008
+        cmp $0x1000, %esp
+        mov $'y', %al
+        je 2f
+        mov $'n', %al
+    2:  mov $0x3f8, %dx
+        out %al, %dx
+        mov $10, %al
+        out %al, %dx
         reset
     guest_registers_end:
 

@@ -1,6 +1,8 @@
 //! A control socket over a machine that is a fake but for its memory.
 #![allow(dead_code, reason = "each test file uses its part of it")]
 
+pub mod vmm;
+
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};

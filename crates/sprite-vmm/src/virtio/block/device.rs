@@ -48,21 +48,10 @@ impl Block {
     /// # Errors
     /// The file cannot be used, or there are no threads.
     pub fn open(drive: &Drive, setup: &ThreadSetup) -> Result<Self, OpenDiskError> {
-        let disk = Disk::open(drive)?;
+        let mut block = Self::without_workers(drive)?;
         let fault = |source| OpenDiskError::Start {
             path: drive.path_on_host.clone(),
             source,
-        };
-        let features = features(&disk);
-        let config = config(&disk);
-        let queue_events = new_events(QUEUE_SIZES).map_err(fault)?;
-        let event = queue_events[0].try_clone().map_err(fault)?;
-        let mut block = Self {
-            shared: Arc::new(Shared::new(disk, event)),
-            queue_events,
-            features,
-            config,
-            workers: Vec::new(),
         };
         for number in 0..WORKERS {
             let shared = Arc::clone(&block.shared);
@@ -72,6 +61,26 @@ impl Block {
             block.workers.push(worker.map_err(fault)?);
         }
         Ok(block)
+    }
+
+    /// The same with nobody who works, but for [`VirtioDevice::process`].
+    pub(in crate::virtio) fn without_workers(drive: &Drive) -> Result<Self, OpenDiskError> {
+        let disk = Disk::open(drive)?;
+        let fault = |source| OpenDiskError::Start {
+            path: drive.path_on_host.clone(),
+            source,
+        };
+        let features = features(&disk);
+        let config = config(&disk);
+        let queue_events = new_events(QUEUE_SIZES).map_err(fault)?;
+        let event = queue_events[0].try_clone().map_err(fault)?;
+        Ok(Self {
+            shared: Arc::new(Shared::new(disk, event)),
+            queue_events,
+            features,
+            config,
+            workers: Vec::new(),
+        })
     }
 
     /// What it did.
@@ -172,7 +181,9 @@ impl VirtioDevice for Block {
     }
 
     fn process(&mut self, _ready: Ready) {
-        // The workers read the queue's event themselves; the event loop has none for this device.
+        // The workers read the queue's event themselves; the event loop has none for this device. Whoever has no
+        // workers calls this.
+        self.shared.work_off();
     }
 
     fn pause(&mut self) {

@@ -117,15 +117,20 @@ impl Shared {
         loop {
             // Blocks. It fails for no reason that a worker could do something about.
             let _count = self.event.read();
-            while let Some(job) = self.take() {
-                let outcome = self.perform(&job);
-                self.finish(job.taken.head(), outcome);
-            }
+            self.work_off();
             if self.state().phase == Phase::Stopped {
                 // The next worker reads it.
                 kick(&self.event);
                 return;
             }
+        }
+    }
+
+    /// Does what there is to do.
+    pub(super) fn work_off(&self) {
+        while let Some(job) = self.take() {
+            let outcome = self.perform(&job);
+            self.finish(job.taken.head(), outcome);
         }
     }
 

@@ -52,9 +52,20 @@ impl Net {
     /// # Errors
     /// There is no such tap for us, or no file descriptors are left.
     pub fn open(interface: &NetworkInterface) -> Result<Self, OpenTapError> {
+        let tap = Tap::open(&interface.host_dev_name)?;
+        Self::with(tap, interface.guest_mac.map(|mac| mac.bytes()))
+    }
+
+    /// Between the guest and another end of a cable than a tap.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(in crate::virtio) fn over(cable: std::fs::File) -> Result<Self, OpenTapError> {
+        Self::with(Tap::of(cable), None)
+    }
+
+    fn with(tap: Tap, mac: Option<[u8; 6]>) -> Result<Self, OpenTapError> {
         Ok(Self {
-            tap: Tap::open(&interface.host_dev_name)?,
-            mac: interface.guest_mac.map(|mac| mac.bytes()),
+            tap,
+            mac,
             queue_events: new_events(QUEUE_SIZES).map_err(OpenTapError::Events)?,
             active: None,
             negotiated: false,

@@ -77,6 +77,12 @@ impl Tap {
         Ok(tap)
     }
 
+    /// Something that takes and gives frames as a tap does.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn of(file: File) -> Self {
+        Self { file }
+    }
+
     fn attach(&self, name: &InterfaceName) -> io::Result<()> {
         let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
         // SAFETY: all zeroes are an `ifreq`: a name of zeroes and numbers.
