@@ -26,7 +26,8 @@ pub(crate) struct Monitor {
     socket: BufReader<UnixStream>,
 }
 
-/// Where a monitor's socket will be, watched.
+/// Where a monitor's socket will be, watched. To end watching takes the kernel longer than a monitor's start: nobody
+/// does that while time is taken.
 pub(crate) struct Place {
     directory: PathBuf,
     socket: PathBuf,
@@ -58,7 +59,7 @@ impl Place {
     }
 
     /// Starts a monitor, whose guest prints to `console`, and returns when its socket takes a connection.
-    pub(crate) fn start(self, program: &Path, console: Stdio) -> Outcome<Monitor> {
+    pub(crate) fn start(&self, program: &Path, console: Stdio) -> Outcome<Monitor> {
         let errors = self.directory.join("errors");
         let errors = File::create(&errors).map_err(io_failure("make the monitor's log"))?;
         let child = Command::new(program)

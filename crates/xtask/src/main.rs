@@ -41,6 +41,8 @@ cargo xtask COMMAND
                    an emulated one; --box wherever, --shell for a shell in the box, -- NAME for one test
   bench            the numbers of SPECIFICATION.md, each against a floor taken in the same run
   conformance      the official SDKs and the documents' code blocks, against a server of our own
+  bench --vm       the numbers of virtual machines: on this computer if it lends its virtualization, else in
+                   the box, where ratios alone mean anything; --box wherever
   bench --debug    tries the bench itself: the numbers of a debug build mean nothing
   ci               everything a change must pass
   check            the quick part of it: imports, documents, SPECIFICATION.md
@@ -89,6 +91,8 @@ fn dispatch(words: &[&str], consent: Consent) -> Outcome {
         ["test", "--all"] => test::run(host, Scope::All, consent),
         ["bench"] => bench::run(host, Build::Release, consent),
         ["bench", "--debug"] => bench::run(host, Build::Debug, consent),
+        ["bench", "--vm"] => bench::machines::run(host, kvm_test::Place::Best, consent),
+        ["bench", "--box"] => bench::machines::run(host, kvm_test::Place::Box, consent),
         // The second half of `bench`, started by sudo.
         ["bench", "--built", "release"] => bench::measure(host, Build::Release),
         ["bench", "--built", "debug"] => bench::measure(host, Build::Debug),

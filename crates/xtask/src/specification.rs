@@ -50,7 +50,7 @@ pub fn check() -> Outcome<usize> {
     }
     let proofs = Proofs {
         tests: tests()?,
-        benches: crate::bench::NAMES.to_vec(),
+        benches: [crate::bench::NAMES, crate::bench::machines::NAMES].concat(),
         steps: crate::ci::STEPS.to_vec(),
         demo: crate::demo::STEPS.to_vec(),
     };

@@ -1,9 +1,11 @@
 //! `cargo xtask bench`: the numbers of SPECIFICATION.md, each against a floor taken in the same run.
 //!
 //! A floor is the same work with bare tools, so that the numbers mean the same on every computer. Everything is
-//! measured as root on a server of our own; without root the command starts itself again by sudo.
+//! measured as root on a server of our own; without root the command starts itself again by sudo. Virtual machines
+//! are measured apart, where KVM is: see [`machines`].
 
 mod floor;
+pub mod machines;
 mod processes;
 mod samples;
 mod wire;
@@ -21,7 +23,7 @@ use crate::server::{Build, Server};
 use self::samples::Samples;
 use self::wire::Api;
 
-/// The rows, as SPECIFICATION.md names them.
+/// The rows of a server, as SPECIFICATION.md names them.
 pub const NAMES: &[&str] = &[
     "create",
     "exec",
@@ -84,14 +86,7 @@ pub fn measure(host: Host, build: Build) -> Outcome {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut failures = Vec::new();
     let mut tell = |row: Row| {
-        println!(
-            "{:<16} {:<34} floor {:<24} limit {:<10} {}",
-            row.name,
-            row.measured,
-            row.floor,
-            row.limit,
-            if row.holds { "ok" } else { "OVER" }
-        );
+        tell(&row);
         if !row.holds {
             failures.push(row.name);
         }
@@ -114,6 +109,17 @@ pub fn measure(host: Host, build: Build) -> Outcome {
             failures.join(", ")
         )))
     }
+}
+
+fn tell(row: &Row) {
+    println!(
+        "{:<16} {:<34} floor {:<24} limit {:<10} {}",
+        row.name,
+        row.measured,
+        row.floor,
+        row.limit,
+        if row.holds { "ok" } else { "OVER" }
+    );
 }
 
 fn size(server: &Server) -> Outcome<Row> {

@@ -7,6 +7,7 @@
 mod cpio;
 mod disk;
 mod emulator;
+mod errand;
 mod mirror;
 mod native;
 mod outer;
@@ -15,6 +16,9 @@ mod visit;
 
 use std::path::Path;
 use std::time::Duration;
+
+pub use crate::kvm_test::cpio::Archive;
+pub use crate::kvm_test::errand::Errand;
 
 use crate::failure::{Failure, Outcome};
 use crate::host::{Consent, Host, find_program, target_directory, workspace};

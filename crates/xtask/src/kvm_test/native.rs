@@ -12,14 +12,8 @@ const PROOF: &str = "kvm_usable-";
 
 /// Why this computer's own KVM does not do; nothing if it does.
 pub fn obstacle(built: &Built) -> Option<String> {
-    let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    // There are computers on which it opens although the processor has nothing to lend.
-    if !virtualizes(&processor) {
-        return Some("the processor shows neither vmx nor svm".to_owned());
-    }
-    let opened = OpenOptions::new().read(true).write(true).open("/dev/kvm");
-    if let Err(error) = opened {
-        return Some(format!("open /dev/kvm: {error}"));
+    if let Some(why) = reluctance() {
+        return Some(why);
     }
     let proof = built.programs.iter().find(|program| {
         program
@@ -30,6 +24,17 @@ pub fn obstacle(built: &Built) -> Option<String> {
         Ok(_) => None,
         Err(failure) => Some(failure.to_string()),
     }
+}
+
+/// What already keeps this computer from lending its virtualization; nothing if it is worth a try.
+pub fn reluctance() -> Option<String> {
+    let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    // There are computers on which it opens although the processor has nothing to lend.
+    if !virtualizes(&processor) {
+        return Some("the processor shows neither vmx nor svm".to_owned());
+    }
+    let opened = OpenOptions::new().read(true).write(true).open("/dev/kvm");
+    opened.err().map(|error| format!("open /dev/kvm: {error}"))
 }
 
 fn virtualizes(processor: &str) -> bool {

@@ -23,7 +23,7 @@ const TIME_OVER: i32 = 124;
 const TAKEN_BYTES: u64 = 4 << 30;
 
 /// Where the server looks for finished base images, and for guest systems.
-const IMAGE_CACHE: &str = "/var/cache/sprited";
+pub const IMAGE_CACHE: &str = "/var/cache/sprited";
 
 /// Certificates that this computer's administrator trusts. They are part of a base image, so the box has them too.
 const LOCAL_CERTIFICATES: &str = "/usr/local/share/ca-certificates";
