@@ -205,3 +205,107 @@ async fn kills_during_sleeps_and_wakes_lose_no_byte_of_the_disk() {
     }
     server.finish();
 }
+
+/// Work that goes on through every sleep: files are written, flushed and only then listed with their hashes, and
+/// names are asked for over the network, whose answers are counted.
+const LOAD: &str = "mkdir -p /load /dev/shm/load
+    setsid nice -n 19 sh -c 'n=0; while :; do
+        n=$((n+1)); head -c $((n % 7 * 100000 + 1)) /dev/urandom > /load/$((n % 40)).new
+        sync /load/$((n % 40)).new; mv /load/$((n % 40)).new /load/$n; sync /load
+        sha256sum /load/$n >> /load/list; sync /load/list
+        echo $n > /dev/shm/load/written; rm -f /load/$((n - 40)); done' </dev/null >/dev/null 2>/load-error &
+    setsid nice -n 19 sh -c 'n=0; while :; do
+        getent hosts n$n.example; n=$((n+1)); echo $n > /dev/shm/load/asked; done' </dev/null >/dev/null 2>&1 &
+    while ! test -s /dev/shm/load/written || ! test -s /dev/shm/load/asked; do sleep 0.05; done";
+
+/// What the load has done so far: files written, names asked for.
+async fn done(sprite: &Sprite) -> [u64; 2] {
+    let counts = text(
+        sprite,
+        "cat /dev/shm/load/written /dev/shm/load/asked; cat /load-error >&2; ! test -s /load-error",
+    );
+    let counts: Vec<u64> = counts
+        .await
+        .lines()
+        .map(|line| line.parse().unwrap())
+        .collect();
+    counts.try_into().unwrap()
+}
+
+/// Sleeps and wakes `cycles` times under load; then the machine is killed, and its disk must be in order: for
+/// `fsck`, and for the hashes of everything that was flushed before it was listed.
+async fn cycles_under_load(cycles: usize) {
+    if !keeps_memory() {
+        return;
+    }
+    let server = Server::start(&["--idle-timeout", "1s"]);
+    let sprite = server.sprite("restless").await;
+    let remembered = remember(&sprite).await;
+    text(&sprite, LOAD).await;
+    let mut before = done(&sprite).await;
+    let begun = std::time::Instant::now();
+    for cycle in 0..cycles {
+        until(&sprite, "warm").await;
+        assert_eq!(recall(&sprite).await, remembered, "cycle {cycle}");
+        eventually(SOON, async || {
+            let now = done(&sprite).await;
+            match now.iter().zip(before).all(|(now, before)| *now > before) {
+                true => Ok(now),
+                false => Err(format!("cycle {cycle}: still {now:?}, as before")),
+            }
+        })
+        .await;
+        before = done(&sprite).await;
+        eprintln!(
+            "cycle {cycle}: {before:?} files and names, {} s",
+            begun.elapsed().as_secs()
+        );
+    }
+    // As if the power had failed: nothing of it is flushed, and the next boot has the disk alone.
+    let pid = i32::try_from(server.agent_pid()).unwrap();
+    let pid = rustix::process::Pid::from_raw(pid).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    until(&sprite, "cold").await;
+    let copy = server.data_dir().join("pool/disk-to-look-at");
+    std::fs::copy(server.disk(), &copy).unwrap();
+    // The journal is applied, as a mount would; after that there is nothing to mend.
+    let journal = fsck(&copy, "-p");
+    assert!(matches!(journal, 0 | 1), "e2fsck -p ended with {journal}");
+    assert_eq!(fsck(&copy, "-fn"), 0);
+    std::fs::remove_file(&copy).unwrap();
+    // The newest line may not have reached the disk whole; files that are 40 older are gone.
+    let listed = "tail -n 35 /load/list | head -n 34 > /tmp/listed
+        sha256sum -c --quiet /tmp/listed && wc -l < /tmp/listed";
+    let checked: u64 = text(&sprite, listed).await.parse().unwrap();
+    assert!(checked > 0, "nothing was written");
+    server.finish();
+}
+
+fn fsck(disk: &std::path::Path, how: &str) -> i32 {
+    let checked = std::process::Command::new("e2fsck")
+        .arg(how)
+        .arg(disk)
+        .output()
+        .unwrap();
+    let status = checked.status.code().unwrap();
+    if status != 0 {
+        eprintln!(
+            "e2fsck {how}: {}{}",
+            String::from_utf8_lossy(&checked.stdout),
+            String::from_utf8_lossy(&checked.stderr)
+        );
+    }
+    status
+}
+
+/// Issue: sleep and wake cycles under load of disk and network; the seeded part of it in every run.
+#[tokio::test]
+async fn three_sleeps_under_load_harm_neither_memory_nor_disk() {
+    cycles_under_load(3).await;
+}
+
+#[tokio::test]
+#[ignore = "minutes in an emulator: cargo xtask kvm-test -- NAME"]
+async fn fifty_sleeps_under_load_harm_neither_memory_nor_disk() {
+    cycles_under_load(50).await;
+}

@@ -236,6 +236,12 @@ impl Server {
         files
     }
 
+    /// The file of the only sprite's disk.
+    pub(crate) fn disk(&self) -> PathBuf {
+        let mut disks = std::fs::read_dir(self.data_dir().join("pool/disks")).unwrap();
+        disks.next().unwrap().unwrap().path()
+    }
+
     /// Process id of the only machine's agent, from the machine's record.
     pub(crate) fn agent_pid(&self) -> u64 {
         let machines = format!("/run/sprited/{}/m", self.instance());
