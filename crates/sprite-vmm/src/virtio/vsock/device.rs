@@ -3,12 +3,13 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use thiserror::Error;
 use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::hub::Hub;
+use super::hub::{Hub, PATIENCE};
 use super::metrics::VsockMetrics;
 use super::queue::{News, Progress, give, take, tell};
 use super::state::VsockState;
@@ -55,8 +56,17 @@ impl Vsock {
     /// # Errors
     /// It exists, cannot be made, or there are no file descriptors left.
     pub fn start(vsock: &config::Vsock) -> Result<Self, StartVsockError> {
+        Self::with_patience(vsock, PATIENCE)
+    }
+
+    /// The same, with as much patience with those who do not say what they want.
+    pub(super) fn with_patience(
+        vsock: &config::Vsock,
+        patience: Duration,
+    ) -> Result<Self, StartVsockError> {
         let metrics = Arc::new(VsockMetrics::default());
-        let hub = Hub::new(&vsock.uds_path, vsock.guest_cid.get(), Arc::clone(&metrics));
+        let cid = vsock.guest_cid.get();
+        let hub = Hub::new(&vsock.uds_path, cid, Arc::clone(&metrics), patience);
         Ok(Self {
             hub: hub.map_err(|source| StartVsockError::Listen {
                 path: vsock.uds_path.clone(),

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::connection::{Connection, Turn};
-use super::hub::{Hub, PATIENCE};
+use super::hub::Hub;
 use super::packet::{Header, Incoming, Operation, Ports};
 use crate::virtio::Buffers;
 
@@ -35,7 +35,7 @@ impl Hub {
             if connection.deadline.is_none()
                 && (connection.awaits_answer() || connection.awaits_end())
             {
-                let deadline = Instant::now() + PATIENCE;
+                let deadline = Instant::now() + self.patience;
                 connection.deadline = Some(deadline);
                 self.wake_at(deadline);
             }

@@ -40,6 +40,8 @@ struct Newcomer {
 /// The connections of one guest.
 pub(super) struct Hub {
     guest_cid: u32,
+    /// What [`PATIENCE`] says, but for tests.
+    pub(super) patience: Duration,
     pub(super) listener: Listener,
     epoll: Epoll,
     timer: TimerFd,
@@ -59,7 +61,12 @@ pub(super) struct Hub {
 }
 
 impl Hub {
-    pub(super) fn new(path: &Path, guest_cid: u32, metrics: Arc<VsockMetrics>) -> io::Result<Self> {
+    pub(super) fn new(
+        path: &Path,
+        guest_cid: u32,
+        metrics: Arc<VsockMetrics>,
+        patience: Duration,
+    ) -> io::Result<Self> {
         let listener = Listener::bind(path)?;
         let epoll = Epoll::new()?;
         let timer = TimerFd::new()?;
@@ -73,6 +80,7 @@ impl Hub {
         epoll.ctl(ControlOperation::Add, timer.as_raw_fd(), level)?;
         Ok(Self {
             guest_cid,
+            patience,
             listener,
             epoll,
             timer,
@@ -145,7 +153,7 @@ impl Hub {
             self.metrics.refused.inc();
             return;
         };
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience;
         self.newcomers.insert(id, Newcomer { stream, deadline });
         self.wake_at(deadline);
         self.newcomer_event(id);

@@ -109,13 +109,18 @@ struct Guest {
     rooms: usize,
 }
 
+/// A socket that waits for longer than any test lasts, however busy the computer is.
 fn socket(directory: &TempDir, name: &str) -> Vsock {
+    patient_socket(directory, name, Duration::from_secs(3600))
+}
+
+fn patient_socket(directory: &TempDir, name: &str, patience: Duration) -> Vsock {
     let text = format!(
         r#"{{"guest_cid": {CID}, "uds_path": "{}"}}"#,
         directory.path().join(name).display()
     );
     let vsock: config::Vsock = serde_json::from_str(&text).expect("a socket");
-    Vsock::start(&vsock).expect("it listens")
+    Vsock::with_patience(&vsock, patience).expect("it listens")
 }
 
 impl Guest {
@@ -132,6 +137,18 @@ impl Guest {
     fn without_driver() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let vsock = socket(&directory, "v.sock");
+        Self::of(vsock, directory)
+    }
+
+    fn impatient() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let vsock = patient_socket(&directory, "v.sock", Duration::from_secs(1));
+        let mut guest = Self::of(vsock, directory);
+        guest.set_up(64);
+        guest
+    }
+
+    fn of(vsock: Vsock, directory: TempDir) -> Self {
         Self {
             metrics: vsock.metrics(),
             driver: Driver::attach(Box::new(vsock)),
@@ -202,7 +219,7 @@ impl Guest {
     fn dial(&self, line: &str) -> UnixStream {
         let mut stream = UnixStream::connect(self.path()).expect("the socket listens");
         stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
+            .set_read_timeout(Some(Duration::from_secs(60)))
             .expect("a time limit");
         // It may have been closed at once.
         let _ = stream.write_all(line.as_bytes());
@@ -646,6 +663,16 @@ fn more_connections_than_there_may_be_are_closed() {
     guest.expect(RESET);
     drop(waiting);
     while is_closed_before_answer(&mut guest) {}
+}
+
+#[test]
+fn who_does_not_say_a_port_and_whom_the_guest_does_not_answer_is_closed_after_a_while() {
+    let mut guest = Guest::impatient();
+    assert!(is_closed(&mut guest.dial("CONN")), "no port was said");
+    let mut unanswered = guest.dial("CONNECT 1\n");
+    let request = guest.expect(REQUEST);
+    assert!(is_closed(&mut unanswered), "the guest did not answer");
+    assert_eq!(guest.expect(RESET).host, request.host);
 }
 
 /// Room comes back when the event loop has seen the others go.
