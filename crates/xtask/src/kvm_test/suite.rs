@@ -41,6 +41,8 @@ pub struct Part {
     driver: Option<&'static str>,
     /// Where it is worth its time.
     place: Place,
+    /// When it is.
+    when: When,
 }
 
 /// Where a part is run.
@@ -52,20 +54,71 @@ pub enum Place {
     Box,
 }
 
-/// All of them.
+/// When a part is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// With every change.
+    Always,
+    /// When it is asked for, by its name or the name of a test, or with everything: it takes longer than a change
+    /// can wait.
+    Asked,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Selection<'a> {
+    /// What every change must pass.
+    Usual,
+    /// All parts, and in them also the tests that are run by their names alone.
+    Everything,
+    /// The part of this name; if there is none, all tests whose name holds it.
+    Named(&'a str),
+}
+
+impl Selection<'_> {
+    /// The parts that it asks for.
+    pub fn parts(self) -> impl Iterator<Item = &'static Part> + Clone {
+        let named = PARTS.iter().any(|part| self == Selection::Named(part.name));
+        PARTS.iter().filter(move |part| match self {
+            Selection::Usual => part.when == When::Always,
+            Selection::Everything => true,
+            Selection::Named(name) => !named || part.name == name,
+        })
+    }
+}
+
+/// All of them: what is in none of them is run nowhere but where all tests are.
 pub const PARTS: &[Part] = &[
     Part {
         name: "vmm",
         // Its other tests need no KVM, and are run with all others.
-        filter: "package(sprite-vmm) & binary(/^(kvm_usable|machine|program)$/)",
+        filter: "package(sprite-vmm) & binary(/^(kvm_usable|machine|program|frozen)$/)",
         driver: None,
         place: Place::Anywhere,
+        when: When::Always,
     },
     Part {
         name: "microvm",
         filter: "package(sprited) & (binary(/^(sleep|linux|microvm)$/) + test(/^exit_codes_streams/))",
         driver: Some("microvm"),
         place: Place::Anywhere,
+        when: When::Always,
+    },
+    // Whatever is promised of sprites is promised with this driver too, and tried by the same tests.
+    Part {
+        name: "microvm-sprites",
+        filter: "package(sprited) & (binary(/^(sessions|recovery)$/) - test(/^exit_codes_streams/))",
+        driver: Some("microvm"),
+        place: Place::Anywhere,
+        when: When::Asked,
+    },
+    // What hostile code may not do; what it may because the kernel is its own is named after containers.
+    Part {
+        name: "microvm-breakout",
+        filter: "package(sprited) & binary(/^breakout$/) - test(/^containers::/)",
+        driver: Some("microvm"),
+        place: Place::Anywhere,
+        when: When::Asked,
     },
     // Machines of the other driver on cgroup version 2: what the versions differ in, as short as it can be tried.
     Part {
@@ -73,6 +126,7 @@ pub const PARTS: &[Part] = &[
         filter: "package(sprited) & test(/(^|::)(exit_codes_streams|a_killed_server_adopts|a_memory_bomb_ends)/)",
         driver: Some("container"),
         place: Place::Box,
+        when: When::Always,
     },
 ];
 
@@ -88,11 +142,15 @@ impl Part {
         self.place == Place::Anywhere
     }
 
-    /// The filter, narrowed to the tests whose name holds `name`.
-    pub fn filter(&self, name: Option<&str>) -> String {
-        match name {
-            Some(name) => format!("({}) & test({name})", self.filter),
-            None => self.filter.to_owned(),
+    /// The filter, narrowed to the tests whose name was given.
+    fn filter(&self, selection: Selection<'_>) -> String {
+        match selection {
+            Selection::Named(name) if name != self.name => {
+                format!("({}) & test({name})", self.filter)
+            }
+            Selection::Named(_) | Selection::Usual | Selection::Everything => {
+                self.filter.to_owned()
+            }
         }
     }
 
@@ -175,17 +233,17 @@ fn programs(list: &str) -> Outcome<Vec<PathBuf>> {
 }
 
 /// nextest's words for a part, after those that say where its tests are.
-pub fn words(part: &Part, name: Option<&str>) -> Vec<String> {
+pub fn words(part: &Part, selection: Selection<'_>) -> Vec<String> {
     // A test that takes too long for every run is run by its name.
-    let ignored = match name {
-        Some(_) => "all",
-        None => "default",
+    let ignored = match selection {
+        Selection::Named(_) | Selection::Everything => "all",
+        Selection::Usual => "default",
     };
     ["--profile", PROFILE, "--no-tests", "pass"]
         .into_iter()
         .chain(["--run-ignored", ignored, "-E"])
         .map(str::to_owned)
-        .chain([part.filter(name)])
+        .chain([part.filter(selection)])
         .collect()
 }
 
@@ -290,10 +348,21 @@ mod tests {
     }
 
     #[test]
-    fn a_name_narrows_every_part() {
+    fn a_name_narrows_every_part_and_a_parts_name_means_all_of_it() {
         for part in PARTS {
-            let all = part.filter(None);
-            assert_eq!(part.filter(Some("halt")), format!("({all}) & test(halt)"));
+            let all = part.filter(Selection::Usual);
+            assert_eq!(
+                part.filter(Selection::Named("halt")),
+                format!("({all}) & test(halt)")
+            );
+            let named = Selection::Named(part.name);
+            assert_eq!(part.filter(named), all);
+            let names: Vec<&str> = named.parts().map(|part| part.name).collect();
+            assert_eq!(names, [part.name]);
         }
+        let count = |selection: Selection<'_>| selection.parts().count();
+        assert_eq!(count(Selection::Named("halt")), PARTS.len());
+        assert_eq!(count(Selection::Everything), PARTS.len());
+        assert!(count(Selection::Usual) < PARTS.len());
     }
 }
