@@ -10,12 +10,16 @@ use crate::interrupt;
 use crate::kvm_test::outer::Outer;
 use crate::program::Program;
 
-/// Memory of the box, as long as the computer has twice as much.
+/// Memory of a box, as long as this computer has twice as much.
 const MEMORY_MIB: u64 = 6144;
 
-/// Emulators of several processors lose a race now and then when a kernel changes its own code; with one there is
-/// nobody to race with.
-const PROCESSORS: usize = 1;
+/// More would be quicker, and fails: where several emulated processors run, one of them now and then finds the
+/// breakpoint that stands for a moment where a kernel changes its own code, and that kernel gives up. KVM changes
+/// code with each first machine. Where there is work for more, there are more boxes.
+const PROCESSORS: &str = "1";
+
+/// The last words of a kernel.
+const PANIC: &str = "Kernel panic - not syncing";
 
 /// How many of the kernel's last lines are repeated when the box fails.
 const REPEATED_LINES: usize = 30;
@@ -25,11 +29,8 @@ const EXPECTED: &str = "TCG doesn't support requested feature";
 
 /// The kernel's command line: what it would do against attacks, and to show its work, is slow when emulated. The
 /// time stamp counter is the computer's own, and reading it is the quickest clock there is; distrusted, it is left
-/// in the middle of the boot, by a change of the kernel's own code (see [`panicked`]).
+/// in the middle of the boot, by a change of the kernel's own code (see [`Lane::panicked`]).
 const KERNEL: &str = "console=ttyS0 panic=-1 quiet mitigations=off init_on_alloc=0 tsc=reliable";
-
-/// The last words of a kernel.
-const PANIC: &str = "Kernel panic - not syncing";
 
 /// Who reads what is said in the box.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,13 +41,52 @@ pub enum Terminal {
     Persons,
 }
 
-/// The disks of a start.
+/// One box among those that run side by side.
 #[derive(Debug)]
-pub struct Disks {
-    /// What is brought.
-    pub brought: PathBuf,
-    /// What is taken home.
-    pub taken: PathBuf,
+pub struct Lane<'a> {
+    /// Its number, from 1. Programs in it find it in their environment, as `lane`.
+    pub number: usize,
+    /// How many there are.
+    pub of: usize,
+    /// What is brought; nothing is written to it.
+    pub brought: &'a Path,
+    /// A directory for what is the box's own.
+    pub work: PathBuf,
+}
+
+impl Lane<'_> {
+    /// The disk of what is taken home.
+    pub fn taken(&self) -> PathBuf {
+        self.work.join("taken.img")
+    }
+
+    /// An empty disk for data.
+    pub fn data(&self) -> PathBuf {
+        self.work.join("data.img")
+    }
+
+    /// The kernel's log.
+    pub fn console(&self) -> PathBuf {
+        self.work.join("console")
+    }
+
+    /// Whether its kernel gave up, by no fault of what ran there: an emulated processor may still find what another
+    /// one was about to change.
+    pub fn panicked(&self) -> bool {
+        self.said().contains(PANIC)
+    }
+
+    /// The kernel's last lines, for a failure.
+    pub fn last_lines(&self) -> String {
+        let text = self.said();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(REPEATED_LINES)..].join("\n")
+    }
+
+    fn said(&self) -> String {
+        let text = std::fs::read(self.console()).unwrap_or_default();
+        String::from_utf8_lossy(&text).into_owned()
+    }
 }
 
 /// What the reader of the emulator's output learns.
@@ -61,14 +101,8 @@ enum Event {
 ///
 /// # Errors
 /// The emulator does not start or fails, the time is over, or the person interrupted; the emulator is gone then.
-pub fn run(
-    outer: &Outer,
-    disks: &Disks,
-    work: &Path,
-    terminal: Terminal,
-    limit: Duration,
-) -> Outcome {
-    let program = command(outer, disks, work);
+pub fn run(outer: &Outer, lane: &Lane<'_>, terminal: Terminal, limit: Duration) -> Outcome {
+    let program = command(outer, lane);
     match terminal {
         Terminal::Persons => {
             let kept = Program::new("stty").args(["-g"]).at_terminal()?;
@@ -77,31 +111,15 @@ pub fn run(
             Program::new("stty").args([kept.trim()]).at_terminal()?;
             ran
         }
-        Terminal::Repeated => watch(program.own_group(), limit),
+        Terminal::Repeated => watch(program.own_group(), lane, limit),
     }
 }
 
-/// The kernel's log of a start.
-pub fn console(work: &Path) -> PathBuf {
-    work.join("console")
-}
-
-/// Whether the outer kernel gave up. Emulators of several processors lose a race now and then when a kernel changes
-/// its own code: one of them runs the breakpoint that stood there for a moment. What runs in the box is not to blame.
-pub fn panicked(work: &Path) -> bool {
-    let text = std::fs::read(console(work)).unwrap_or_default();
-    String::from_utf8_lossy(&text).contains(PANIC)
-}
-
-/// The kernel's last lines, for a failure.
-pub fn last_lines(work: &Path) -> String {
-    let text = std::fs::read(console(work)).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(REPEATED_LINES)..].join("\n")
-}
-
-fn watch(program: Program, limit: Duration) -> Outcome {
+fn watch(program: Program, lane: &Lane<'_>, limit: Duration) -> Outcome {
+    let prefix = match lane.of {
+        1 => String::new(),
+        _ => format!("{} |", lane.number),
+    };
     let (tell, told) = channel();
     let interrupted = tell.clone();
     interrupt::subscribe(move || {
@@ -136,7 +154,7 @@ fn watch(program: Program, limit: Duration) -> Outcome {
     });
     let ended = loop {
         match told.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(Event::Said(line)) => eprintln!("  {line}"),
+            Ok(Event::Said(line)) => eprintln!("{prefix}  {line}"),
             Ok(Event::Ended) => break Ok(()),
             Ok(Event::Interrupted) => break Err(Failure::Interrupted),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
@@ -172,18 +190,19 @@ fn follow(from: impl Read, mut each: impl FnMut(String)) {
 }
 
 /// The emulator ends with this process, however that ends.
-fn command(outer: &Outer, disks: &Disks, work: &Path) -> Program {
+fn command(outer: &Outer, lane: &Lane<'_>) -> Program {
     let disk = |path: &Path, options: &str| {
         // A comma ends a path there, unless it is doubled.
         let path = path.display().to_string().replace(',', ",,");
         format!("file={path},format=raw,if=virtio,{options}")
     };
-    let memory = memory_mib();
+    let memory = memory_mib(lane.of);
+    let kernel = format!("{KERNEL} lane={}", lane.number);
     Program::new("setpriv")
         .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
         .args(["-M", "q35", "-accel", "tcg,thread=multi"])
         .args(["-cpu", "EPYC,+svm,+npt"])
-        .args(["-smp", &PROCESSORS.to_string(), "-m", &memory.to_string()])
+        .args(["-smp", PROCESSORS, "-m", &memory.to_string()])
         .args([
             "-nodefaults",
             "-display",
@@ -196,28 +215,30 @@ fn command(outer: &Outer, disks: &Disks, work: &Path) -> Program {
         .args([&outer.kernel])
         .args(["-initrd"])
         .args([&outer.initramfs])
-        .args(["-append", KERNEL])
+        .args(["-append", &kernel])
         .args(["-drive", &disk(&outer.root, "snapshot=on")])
-        .args(["-drive", &disk(&disks.brought, "snapshot=on")])
-        .args(["-drive", &disk(&disks.taken, "cache=unsafe")])
+        .args(["-drive", &disk(lane.brought, "snapshot=on")])
+        .args(["-drive", &disk(&lane.taken(), "cache=unsafe")])
+        .args(["-drive", &disk(&lane.data(), "cache=unsafe,discard=unmap")])
         .args(["-chardev"])
-        .args([format!("file,id=log,path={}", console(work).display())])
+        .args([format!("file,id=log,path={}", lane.console().display())])
         .args(["-serial", "chardev:log"])
         .args(["-chardev", "stdio,id=terminal,signal=off"])
         .args(["-device", "virtio-serial-pci"])
         .args(["-device", "virtconsole,chardev=terminal"])
         .args(["-nic", "user,model=virtio-net-pci"])
         // What the root file system is changed to lies beside the rest of this start.
-        .env("TMPDIR", work)
+        .env("TMPDIR", &lane.work)
 }
 
-/// Half of what is free, if that is less than the usual.
-fn memory_mib() -> u64 {
+/// Half of what is free, shared by all boxes, if that is less than the usual.
+fn memory_mib(boxes: usize) -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let available = text
         .lines()
         .find_map(|line| line.strip_prefix("MemAvailable:"))
         .and_then(|rest| rest.trim().strip_suffix(" kB"))
         .and_then(|number| number.parse::<u64>().ok());
-    available.map_or(MEMORY_MIB, |kib| (kib / 1024 / 2).min(MEMORY_MIB))
+    let share = |kib: u64| kib / 1024 / 2 / boxes as u64;
+    available.map_or(MEMORY_MIB, |kib| share(kib).min(MEMORY_MIB))
 }

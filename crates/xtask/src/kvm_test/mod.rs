@@ -24,8 +24,8 @@ use crate::failure::{Failure, Outcome};
 use crate::host::{Consent, Host, find_program, target_directory, workspace};
 use crate::kvm_test::emulator::Terminal;
 use crate::kvm_test::outer::Outer;
-use crate::kvm_test::suite::{Built, PARTS, Part, Tried};
-use crate::kvm_test::visit::{Visit, timed};
+use crate::kvm_test::suite::{Built, Part, Selection, Tried};
+use crate::kvm_test::visit::{Returned, Visit, timed};
 use crate::program::Program;
 use crate::server::Build;
 
@@ -35,14 +35,21 @@ pub const TESTS_WITHIN: Duration = Duration::from_secs(35 * 60);
 
 /// By hand, on a computer that has other things to do.
 const TESTS_AT_LEISURE: Duration = Duration::from_secs(45 * 60);
+
+/// Everything, in an emulator.
+const SOAK_WITHIN: Duration = Duration::from_secs(4 * 60 * 60);
+
 const DEMO_WITHIN: Duration = Duration::from_secs(20 * 60);
+
+/// Most boxes that share the tests: each takes memory, and the longest test decides in the end.
+const BOXES: usize = 3;
 
 /// What is asked of `kvm-test`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wish {
     /// Where.
     pub place: Place,
-    /// Only tests whose name holds this.
+    /// Only the part of this name, or the tests whose name holds it.
     pub name: Option<String>,
     /// How long the box may take for it.
     pub within: Duration,
@@ -78,7 +85,10 @@ impl Wish {
                 "--shell" => wish.place = Place::Shell,
                 "--" => match (words.next(), words.next()) {
                     (Some(name), None) => wish.name = Some(plain(name)?),
-                    _ => return Err(Failure::Refused("one name of a test follows --".to_owned())),
+                    _ => {
+                        let text = "one name of a test, or of a part, follows --";
+                        return Err(Failure::Refused(text.to_owned()));
+                    }
                 },
                 other => {
                     return Err(Failure::Refused(format!(
@@ -93,7 +103,7 @@ impl Wish {
 
 /// A name of a test is one, and nothing that a filter or a shell would understand.
 fn plain(name: &str) -> Outcome<String> {
-    let known = |c: char| c.is_ascii_alphanumeric() || "_:".contains(c);
+    let known = |c: char| c.is_ascii_alphanumeric() || "_:-".contains(c);
     if !name.is_empty() && name.chars().all(known) {
         Ok(name.to_owned())
     } else {
@@ -127,6 +137,28 @@ pub fn run(host: Host, wish: &Wish, consent: Consent) -> Outcome {
 /// # Errors
 /// They cannot be run to their end; a test that fails is counted.
 pub fn test(host: Host, wish: &Wish, consent: Consent) -> Outcome<Tried> {
+    let selection = match &wish.name {
+        Some(name) => Selection::Named(name),
+        None => Selection::Usual,
+    };
+    tried(host, wish, selection, consent)
+}
+
+/// Runs every test that wants a KVM, those too that take longer than a change can wait.
+///
+/// # Errors
+/// As [`test`].
+#[expect(dead_code, reason = "its caller comes with it")]
+pub fn soak(host: Host, place: Place, consent: Consent) -> Outcome<Tried> {
+    let wish = Wish {
+        place,
+        name: None,
+        within: SOAK_WITHIN,
+    };
+    tried(host, &wish, Selection::Everything, consent)
+}
+
+fn tried(host: Host, wish: &Wish, selection: Selection<'_>, consent: Consent) -> Outcome<Tried> {
     if find_program("cargo-nextest").is_none() {
         return Err(Failure::Refused(
             "cargo-nextest is missing: cargo install --locked cargo-nextest".to_owned(),
@@ -137,22 +169,26 @@ pub fn test(host: Host, wish: &Wish, consent: Consent) -> Outcome<Tried> {
         Place::Best => native::obstacle(&built),
         Place::Box | Place::Shell => Some("asked for".to_owned()),
     };
-    let name = wish.name.as_deref();
     match obstacle {
         None => {
             eprintln!("on this computer's own KVM");
-            native::test(&host, name, consent)
+            native::test(&host, selection, consent)
         }
         Some(why) => {
             eprintln!("in the box: {why}");
             let outer = timed("outer system", || Outer::ready(&host, consent))?;
-            test_in_box(&host, &outer, &built, wish)
+            test_in_box(&host, &outer, &built, wish, selection)
         }
     }
 }
 
-fn test_in_box(host: &Host, outer: &Outer, built: &Built, wish: &Wish) -> Outcome<Tried> {
-    let name = wish.name.as_deref();
+fn test_in_box(
+    host: &Host,
+    outer: &Outer,
+    built: &Built,
+    wish: &Wish,
+    selection: Selection<'_>,
+) -> Outcome<Tried> {
     let (workspace, target) = (workspace(), target_directory());
     let mut visit = Visit::prepare(outer)?;
     visit.place(&workspace);
@@ -173,44 +209,74 @@ fn test_in_box(host: &Host, outer: &Outer, built: &Built, wish: &Wish) -> Outcom
     timed("images", || {
         visit.bring_images(host, &Build::Debug.directory().join("sprited"))
     })?;
-    let parts: String = PARTS.iter().map(|part| command(part, name)).collect();
+    let boxes = boxes(selection);
+    let parts: String = selection
+        .parts()
+        .map(|part| command(part, selection, boxes))
+        .collect();
     let command = format!("failed=0\n{parts}exit $failed\n");
-    let returned = visit.go(&command, Terminal::Repeated, wish.within)?;
     let mut all = Tried::default();
-    for part in PARTS {
+    for stay in visit.go_to_several(boxes, &command, Terminal::Repeated, wish.within)? {
+        match stay {
+            Ok(returned) => count(&returned, selection, &mut all),
+            Err(Failure::Interrupted) => return Err(Failure::Interrupted),
+            // What the other boxes found is told too.
+            Err(failure) => {
+                eprintln!("FAIL  {failure}");
+                all.tally.failed += 1;
+            }
+        }
+    }
+    eprintln!("reports and consoles: {}", visit::results().display());
+    Ok(all)
+}
+
+/// Adds what one of the boxes found.
+fn count(returned: &Returned, selection: Selection<'_>, all: &mut Tried) {
+    let before = all.tally.failed;
+    for part in selection.parts() {
         let report = returned.results.join(format!("{}.xml", part.name));
         if let Err(failure) = all.add(part, &report) {
             eprintln!("FAIL  {}: {failure}", part.name);
             all.tally.failed += 1;
         }
     }
-    eprintln!("reports and consoles: {}", returned.results.display());
-    if returned.status != 0 && all.tally.failed == 0 {
+    if returned.status != 0 && all.tally.failed == before {
         eprintln!(
             "FAIL  the command in the box ended with {}",
             returned.status
         );
         all.tally.failed += 1;
     }
-    Ok(all)
 }
 
-/// Shell lines that run a part and keep its report.
-fn command(part: &Part, name: Option<&str>) -> String {
+/// How many boxes share the tests: one for each processor of this computer, at most [`BOXES`].
+fn boxes(selection: Selection<'_>) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    match selection {
+        // A few tests are not worth another box; a whole part is.
+        Selection::Named(_) if selection.parts().count() > 1 => 1,
+        Selection::Named(_) | Selection::Usual | Selection::Everything => processors.min(BOXES),
+    }
+}
+
+/// Shell lines that run a box's share of a part, and keep its report.
+fn command(part: &Part, selection: Selection<'_>, boxes: usize) -> String {
     let nextest = Program::new("/mnt/box/cargo-nextest")
         .args(["nextest", "run"])
         .args(["--binaries-metadata", "/mnt/box/binaries.json"])
         .args(["--cargo-metadata", "/mnt/box/cargo.json"])
         .args(["--workspace-remap"])
         .args([workspace()])
-        .args(suite::words(part, name));
+        .args(suite::words(part, selection));
     let variables: String = part
         .environment()
         .iter()
         .map(|(name, value)| format!("{name}={value} "))
         .collect();
     format!(
-        "echo '== {name}'\n{variables}{nextest} || failed=1\nmv {report} /results/{name}.xml\n",
+        "echo '== {name}'\n{variables}{nextest} --partition slice:$lane/{boxes} || failed=1\n\
+         mv {report} /results/{name}.xml\n",
         name = part.name,
         nextest = nextest.shown(),
         report = Program::new(target_directory().join(suite::report())).shown(),
@@ -257,11 +323,8 @@ pub fn demo(host: Host, build: Build, consent: Consent) -> Outcome {
     visit.place(own.parent().unwrap_or(Path::new("/")));
     visit.bring(&own)?;
     let demo = Program::new(&own).args(["demo", "--yes", "--built", build.name()]);
-    let returned = visit.go(
-        &format!("{}\n", demo.shown()),
-        Terminal::Repeated,
-        DEMO_WITHIN,
-    )?;
+    let command = format!("{}\n", demo.shown());
+    let returned = visit.go(&command, Terminal::Repeated, DEMO_WITHIN)?;
     match returned.status {
         0 => Ok(()),
         status => Err(Failure::Check(format!("the demo ended with {status}"))),

@@ -4,7 +4,7 @@ use std::fs::{self, OpenOptions};
 
 use crate::failure::Outcome;
 use crate::host::{Consent, Host, Privilege, target_directory, workspace};
-use crate::kvm_test::suite::{self, Built, PARTS, Tried};
+use crate::kvm_test::suite::{self, Built, Selection, Tried};
 use crate::program::Program;
 
 /// The test program that makes a virtual machine, runs a few instructions in it, and fails where that does not do.
@@ -51,17 +51,17 @@ fn virtualizes(processor: &str) -> bool {
 ///
 /// # Errors
 /// They cannot be run to their end.
-pub fn test(host: &Host, name: Option<&str>, consent: Consent) -> Outcome<Tried> {
+pub fn test(host: &Host, selection: Selection<'_>, consent: Consent) -> Outcome<Tried> {
     host.agree(
         &["tests set up machines, networks, mounts and loop devices, and remove them".to_owned()],
         consent,
     )?;
     let mut all = Tried::default();
-    for part in PARTS.iter().filter(|part| part.everywhere()) {
+    for part in selection.parts().filter(|part| part.everywhere()) {
         let mut program = Program::cargo()
             .args(["nextest", "run", "--locked"])
             .args(suite::selection())
-            .args(suite::words(part, name))
+            .args(suite::words(part, selection))
             .dir(workspace());
         for (name, value) in part.environment() {
             program = program.env(name, value);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::failure::{Failure, Outcome};
 use crate::host::{Host, Privilege, find_program, target_directory};
 use crate::kvm_test::disk::{self, Tree};
-use crate::kvm_test::emulator::{self, Disks, Terminal};
+use crate::kvm_test::emulator::{self, Lane, Terminal};
 use crate::kvm_test::outer::Outer;
 use crate::program::Program;
 
@@ -21,6 +21,9 @@ const TIME_OVER: i32 = 124;
 
 /// Room for what is taken home; only what is written takes any.
 const TAKEN_BYTES: u64 = 4 << 30;
+
+/// Room for data of servers; only what is written takes any.
+const DATA_BYTES: u64 = 32 << 30;
 
 /// Where the server looks for finished base images, and for guest systems.
 pub const IMAGE_CACHE: &str = "/var/cache/sprited";
@@ -42,7 +45,7 @@ pub struct Visit<'a> {
 pub struct Returned {
     /// How the command ended.
     pub status: i32,
-    /// What was taken home: `/results` of the box, and its console.
+    /// What was taken home of one box: its `/results`, and its console.
     pub results: PathBuf,
 }
 
@@ -186,7 +189,58 @@ impl<'a> Visit<'a> {
     /// # Errors
     /// As [`emulator::run`]; or the box ended without saying how the command did. What could be saved is in
     /// [`results`].
-    pub fn go(mut self, command: &str, terminal: Terminal, limit: Duration) -> Outcome<Returned> {
+    pub fn go(self, command: &str, terminal: Terminal, limit: Duration) -> Outcome<Returned> {
+        let mut all = self.go_to_several(1, command, terminal, limit)?;
+        all.pop().expect("one box was asked for")
+    }
+
+    /// Goes to several boxes side by side, has a shell run `command` in each, and comes back with what came of each
+    /// of them. The command finds the box's number, from 1, as `$lane`.
+    ///
+    /// # Errors
+    /// The visit cannot be packed.
+    pub fn go_to_several(
+        mut self,
+        boxes: usize,
+        command: &str,
+        terminal: Terminal,
+        limit: Duration,
+    ) -> Outcome<Vec<Outcome<Returned>>> {
+        self.describe(command, terminal, limit)?;
+        let brought = self.work.0.join("brought.img");
+        timed("pack", || self.tree.into_image(&brought))?;
+        let all = results();
+        match fs::remove_dir_all(&all) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Failure::io(format!("make room in {}", all.display()))(
+                    error,
+                ));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        let lanes: Vec<Lane<'_>> = (1..=boxes)
+            .map(|number| Lane {
+                number,
+                of: boxes,
+                brought: &brought,
+                work: self.work.0.join(number.to_string()),
+            })
+            .collect();
+        let outer = self.outer;
+        Ok(std::thread::scope(|scope| {
+            let stays: Vec<_> = lanes
+                .iter()
+                .map(|lane| scope.spawn(|| stay(outer, lane, terminal, limit)))
+                .collect();
+            stays
+                .into_iter()
+                .map(|stay| stay.join().expect("a stay ends with its outcome"))
+                .collect()
+        }))
+    }
+
+    /// Packs what the box reads of the visit itself.
+    fn describe(&mut self, command: &str, terminal: Terminal, limit: Duration) -> Outcome {
         self.tree.write("box/start", START)?;
         self.tree.write("box/command", command)?;
         match terminal {
@@ -204,54 +258,53 @@ impl<'a> Visit<'a> {
         self.tree.write("box/places", &places.concat())?;
         for place in &self.places {
             // Also one of which nothing is brought.
-            self.tree
-                .write(&format!("at{}/.brought", place.display()), "")?;
+            let there = format!("at{}/.brought", place.display());
+            self.tree.write(&there, "")?;
         }
-        let disks = Disks {
-            brought: self.work.0.join("brought.img"),
-            taken: self.work.0.join("taken.img"),
-        };
-        timed("pack", || self.tree.into_image(&disks.brought))?;
-        let work = &self.work.0;
-        let start = || {
-            disk::make(&disks.taken, TAKEN_BYTES, None)?;
-            timed("box", || {
-                emulator::run(self.outer, &disks, work, terminal, limit)
-            })
-        };
-        let mut ran = start();
-        if ran.is_ok() && emulator::panicked(work) {
-            eprintln!(
-                "FLAKY the emulated kernel gave up; once more:\n{}",
-                emulator::last_lines(work)
-            );
-            ran = start();
-        }
-        let results = results();
-        let failed = || Failure::io(format!("keep {}", results.display()));
-        match fs::remove_dir_all(&results) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(failed()(error));
+        Ok(())
+    }
+}
+
+/// One box, from its start to what it leaves in [`results`].
+fn stay(outer: &Outer, lane: &Lane<'_>, terminal: Terminal, limit: Duration) -> Outcome<Returned> {
+    let results = results().join(lane.number.to_string());
+    let failed = || Failure::io(format!("keep {}", results.display()));
+    fs::create_dir(&lane.work).map_err(Failure::io(format!("make {}", lane.work.display())))?;
+    let start = || {
+        disk::make(&lane.taken(), TAKEN_BYTES, None)?;
+        let data = lane.data();
+        fs::File::create(&data)
+            .and_then(|file| file.set_len(DATA_BYTES))
+            .map_err(Failure::io(format!("make {}", data.display())))?;
+        timed(&format!("box {}", lane.number), || {
+            emulator::run(outer, lane, terminal, limit)
+        })
+    };
+    let mut ran = start();
+    if ran.is_ok() && lane.panicked() {
+        eprintln!(
+            "FLAKY the emulated kernel of box {} gave up; once more:\n{}",
+            lane.number,
+            lane.last_lines()
+        );
+        ran = start();
+    }
+    fs::create_dir_all(&results).map_err(failed())?;
+    disk::read_all(&lane.taken(), &results)?;
+    fs::copy(lane.console(), results.join("console")).map_err(failed())?;
+    ran?;
+    let status = fs::read_to_string(results.join("status")).unwrap_or_default();
+    match status.trim().parse() {
+        Ok(status) => {
+            if status == TIME_OVER {
+                eprintln!("the time of the box was over: {} s", limit.as_secs());
             }
-            Ok(()) | Err(_) => {}
+            Ok(Returned { status, results })
         }
-        fs::create_dir_all(&results).map_err(failed())?;
-        disk::read_all(&disks.taken, &results)?;
-        fs::copy(emulator::console(work), results.join("console")).map_err(failed())?;
-        ran?;
-        let status = fs::read_to_string(results.join("status")).unwrap_or_default();
-        match status.trim().parse() {
-            Ok(status) => {
-                if status == TIME_OVER {
-                    eprintln!("the time of the box was over: {} s", limit.as_secs());
-                }
-                Ok(Returned { status, results })
-            }
-            Err(_) => Err(Failure::Check(format!(
-                "the box ended before its command did; its console ended with:\n{}",
-                emulator::last_lines(work)
-            ))),
-        }
+        Err(_) => Err(Failure::Check(format!(
+            "the box ended before its command did; its console ended with:\n{}",
+            lane.last_lines()
+        ))),
     }
 }
 
