@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use sprite_catalog::Catalog;
+use sprite_disk::image::Recipe;
 use sprite_disk::{ImageId, Pool, PoolOptions};
 use sprite_host::{Host, HostOptions};
 use sprite_net::Network;
@@ -34,6 +35,7 @@ pub(crate) async fn serve(flags: Box<ServeFlags>) -> Result<(), Failure> {
         )
         .init();
     let config = Config::load(*flags)?;
+    let recipe = image::recipe(&config.image)?;
     if !rustix::process::geteuid().is_root() {
         return Err(Failure::plain("only root can make machines").hint("type: sudo sprited serve"));
     }
@@ -43,7 +45,7 @@ pub(crate) async fn serve(flags: Box<ServeFlags>) -> Result<(), Failure> {
     let mut stop = Stop::listen().map_err(|error| Failure::new("listen for signals", &error))?;
     let data = DataDir::open(&config.data_dir)?;
     let _lock = data.lock()?;
-    let (pool, image) = open_pool(&data, &config).await?;
+    let (pool, image) = open_pool(&data, &config, recipe).await?;
     let network = Network::open(drivers::net_options(kind, &data))
         .await
         .map_err(|error| Failure::new("set up the network", &error))?;
@@ -121,8 +123,11 @@ fn raise_open_files() {
     }
 }
 
-async fn open_pool(data: &DataDir, config: &Config) -> Result<(Pool, ImageId), Failure> {
-    let recipe = image::recipe(&config.image)?;
+async fn open_pool(
+    data: &DataDir,
+    config: &Config,
+    recipe: Recipe,
+) -> Result<(Pool, ImageId), Failure> {
     let options = PoolOptions::new(&data.path);
     let cache = config.image_cache.clone();
     let opened = tokio::task::spawn_blocking(move || {

@@ -5,12 +5,13 @@ use crate::host::{find_program, target_directory, workspace};
 use crate::program::Program;
 use crate::report::{Tally, tally_of};
 
-/// Crates whose tests set up real namespaces, mounts and machines.
-const WITH_MACHINES: &[&str] = &[
+/// Crates with tests that are for root: they set up real namespaces, mounts and machines, or filter packets.
+const FOR_ROOT: &[&str] = &[
     "sprite-disk",
     "sprite-net",
     "sprite-machine",
     "sprite-agent",
+    "sprite-server",
     "sprited",
 ];
 
@@ -63,7 +64,7 @@ pub fn as_caller(depth: Depth) -> Outcome<Tested> {
 /// # Errors
 /// As [`as_caller`].
 pub fn by_sudo(depth: Depth) -> Outcome<Tested> {
-    let selection: Vec<&str> = WITH_MACHINES
+    let selection: Vec<&str> = FOR_ROOT
         .iter()
         .flat_map(|package| ["--package", package])
         .collect();

@@ -34,7 +34,7 @@ pub(crate) fn ready() -> bool {
 }
 
 /// The probe's file, built unless the one that is there is as new as its source.
-fn probe() -> PathBuf {
+pub(crate) fn probe() -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/jail/probe/main.rs");
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("jail-probe");
     fs::create_dir_all(&directory).unwrap();

@@ -17,6 +17,12 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use jail::{Jail, ready};
 use sprite_agent_api::launch::{JailAccess, LaunchReport};
 
+/// Whoever runs the others may have no compiler: root by sudo, or a computer that they are carried to.
+#[test]
+fn builds_the_probe() {
+    assert!(jail::probe().is_file());
+}
+
 #[test]
 fn a_monitor_that_was_taken_over_gets_nowhere() {
     if !ready() {
