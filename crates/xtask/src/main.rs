@@ -9,6 +9,7 @@ mod conformance;
 mod demo;
 mod edges;
 mod failure;
+mod fuzz;
 mod host;
 mod interrupt;
 mod kvm_test;
@@ -18,6 +19,7 @@ mod program;
 mod report;
 mod rest;
 mod server;
+mod soak;
 mod specification;
 mod suite;
 mod test;
@@ -44,6 +46,8 @@ cargo xtask COMMAND
   bench --vm       the numbers of virtual machines: on this computer if it lends its virtualization, else in
                    the box, where ratios alone mean anything; --box wherever
   bench --debug    tries the bench itself: the numbers of a debug build mean nothing
+  soak             what takes hours: every test that wants KVM, and each fuzzer for ten minutes;
+                   soak kvm [--box] or soak fuzz [--seconds N] for one of the two
   ci               everything a change must pass
   check            the quick part of it: imports, documents, SPECIFICATION.md
   generate         writes the documents that are made from the code
@@ -100,9 +104,7 @@ fn dispatch(words: &[&str], consent: Consent) -> Outcome {
         ["conformance"] => test::conformance(host, consent),
         ["check"] => check(),
         ["generate"] => generate(),
-        ["soak"] => Err(Failure::Refused(
-            "this version has no `soak` yet; see CHANGELOG.md".to_owned(),
-        )),
+        ["soak", words @ ..] => soak::run(host, soak::Wish::read(words)?, consent),
         _ => Err(Failure::Refused(format!(
             "no such command: {}\n\n{HELP}",
             words.join(" ")

@@ -24,12 +24,19 @@ impl std::fmt::Display for Tally {
 }
 
 /// The sum of every `N passed` and `N failed` on the lines that summarise: `N passed, N failed`, nextest's
-/// `Summary` and cargo's `test result:`. None if there is no such line.
+/// `Summary` and cargo's `test result:`. None if there is no such line. nextest repeats what failing tests printed,
+/// each with a `test result:` of its own: where it summarises, those are not counted.
 pub fn tally_of(text: &str) -> Option<Tally> {
+    let lines: Vec<String> = text.lines().map(plain).collect();
+    let lines = || lines.iter().map(|line| line.trim());
+    let word = if lines().any(|line| line.starts_with(NEXTEST)) {
+        NEXTEST
+    } else {
+        CARGO
+    };
     let mut total = None;
-    for line in text.lines().map(plain) {
-        let line = line.trim();
-        let counts = if line.starts_with("Summary [") || line.starts_with("test result:") {
+    for line in lines() {
+        let counts = if line.starts_with(word) {
             Some(Tally {
                 passed: count(line, "passed"),
                 failed: failures(line),
@@ -43,6 +50,9 @@ pub fn tally_of(text: &str) -> Option<Tally> {
     }
     total
 }
+
+const NEXTEST: &str = "Summary [";
+const CARGO: &str = "test result:";
 
 /// `N passed, N failed` and nothing else on the line.
 fn exact(line: &str) -> Option<Tally> {
@@ -93,21 +103,28 @@ fn plain(line: &str) -> String {
 mod tests {
     use super::*;
 
+    fn counted(text: &str) -> Option<(usize, usize)> {
+        tally_of(text).map(|tally| (tally.passed, tally.failed))
+    }
+
     #[test]
     fn summaries_of_every_program_are_counted() {
-        let text = "\
-     Summary [  12.345s] 10 tests run: 8 passed (1 slow), 1 failed, 1 timed out, 2 skipped
-test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s
-7 passed, 3 failed
-a line that says 9 passed, in words
-";
-        assert_eq!(
-            tally_of(text),
-            Some(Tally {
-                passed: 20,
-                failed: 5
-            })
-        );
+        let nextest = "     Summary [  12.345s] 10 tests run: 8 passed (1 slow), 1 failed, 1 timed out, 2 skipped";
+        let cargo = "test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s";
+        let ours = "7 passed, 3 failed\na line that says 9 passed, in words\n";
+        assert_eq!(counted(nextest), Some((8, 2)));
+        assert_eq!(counted(&format!("{cargo}\n{cargo}\n")), Some((10, 0)));
+        assert_eq!(counted(ours), Some((7, 3)));
+        assert_eq!(counted(&format!("{nextest}\n{ours}")), Some((15, 5)));
+    }
+
+    #[test]
+    fn a_failing_test_that_is_tried_again_and_repeated_counts_once() {
+        let failed =
+            "    test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 3 filtered out";
+        let summary = "Summary [ 1.0s] 4 tests run: 3 passed, 1 failed, 0 skipped";
+        let text = format!("{failed}\n{failed}\n{summary}\n{failed}\n");
+        assert_eq!(counted(&text), Some((3, 1)));
     }
 
     #[test]

@@ -119,7 +119,10 @@ pub fn run(host: Host, wish: &Wish, consent: Consent) -> Outcome {
     if wish.place == Place::Shell {
         return shell(&host, consent);
     }
-    let tried = test(host, wish, consent)?;
+    tell(&test(host, wish, consent)?)
+}
+
+fn tell(tried: &Tried) -> Outcome {
     for case in &tried.cases {
         if let Some(reason) = &case.skipped {
             eprintln!("skipped  {}: {reason}", case.id);
@@ -148,14 +151,13 @@ pub fn test(host: Host, wish: &Wish, consent: Consent) -> Outcome<Tried> {
 ///
 /// # Errors
 /// As [`test`].
-#[expect(dead_code, reason = "its caller comes with it")]
-pub fn soak(host: Host, place: Place, consent: Consent) -> Outcome<Tried> {
+pub fn soak(host: Host, place: Place, consent: Consent) -> Outcome {
     let wish = Wish {
         place,
         name: None,
         within: SOAK_WITHIN,
     };
-    tried(host, &wish, Selection::Everything, consent)
+    tell(&tried(host, &wish, Selection::Everything, consent)?)
 }
 
 fn tried(host: Host, wish: &Wish, selection: Selection<'_>, consent: Consent) -> Outcome<Tried> {
