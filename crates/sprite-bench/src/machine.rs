@@ -13,6 +13,9 @@ use sprite_agent_api::guest::KERNEL_PARAMETERS;
 use crate::failure::{Failure, Outcome, io_failure};
 use crate::monitor::{Monitor, PATIENCE, Place};
 
+/// The tap of the one machine that runs.
+pub(crate) const TAP: &str = "tap0";
+
 /// Where everything of this run is.
 #[derive(Debug, Clone)]
 pub(crate) struct Bench {
@@ -77,9 +80,9 @@ impl Bench {
     ) -> Outcome<Monitor> {
         let mut monitor = self.start(files, console)?;
         let (archive, parameters) = match first {
-            First::Agent => (&self.agent, ""),
-            First::Asked => (&self.asked, " rdinit=/bench"),
-            First::Prints => (&self.prints, ""),
+            First::Agent => (&self.agent, String::new()),
+            First::Asked => (&self.asked, format!(" rdinit=/bench{}", equal_terms()?)),
+            First::Prints => (&self.prints, String::new()),
         };
         let size = json!({ "vcpu_count": 1, "mem_size_mib": memory_mib });
         monitor.put("/machine-config", &size)?;
@@ -105,7 +108,7 @@ impl Bench {
         let card = json!({
             "iface_id": "eth0",
             "guest_mac": "02:00:00:00:00:01",
-            "host_dev_name": "tap0",
+            "host_dev_name": TAP,
         });
         monitor.put("/network-interfaces/eth0", &card)?;
         let vsock = json!({ "guest_cid": 3, "uds_path": files.vsock() });
@@ -222,6 +225,20 @@ impl Door {
         stream.set_read_timeout(Some(PATIENCE)).map_err(step())?;
         Ok(stream)
     }
+}
+
+/// Parameters that make a kernel quicker or slower at the same work.
+const TERMS: [&str; 2] = ["mitigations=", "init_on_alloc="];
+
+/// What this computer's kernel was told of [`TERMS`], for a guest whose work is measured against this computer's.
+fn equal_terms() -> Outcome<String> {
+    let line = fs::read_to_string("/proc/cmdline")
+        .map_err(io_failure("read the kernel's command line"))?;
+    Ok(line
+        .split_whitespace()
+        .filter(|word| TERMS.iter().any(|term| word.starts_with(term)))
+        .map(|word| format!(" {word}"))
+        .collect())
 }
 
 fn remove(path: &Path) -> Outcome {

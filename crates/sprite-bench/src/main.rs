@@ -1,7 +1,7 @@
 //! Measures virtual machines: `cargo xtask bench --box` starts it, in the box or where KVM is usable.
 //!
 //! It drives the monitor by its control socket alone, as the driver does, with the guest system that the driver
-//! boots. It must be root, in a network namespace of its own: the monitor makes its tap there.
+//! boots. It must be root, in a network namespace of its own: its tap is there.
 
 mod agent;
 mod asked;
@@ -16,13 +16,13 @@ mod samples;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use sprite_disk::Silent;
 use sprite_disk::guest::{Guest, GuestOptions, GuestSource};
 
-use crate::failure::{Outcome, io_failure};
-use crate::machine::Bench;
+use crate::failure::{Failure, Outcome, io_failure};
+use crate::machine::{Bench, TAP};
 use crate::samples::Row;
 
 const USAGE: &str = "\
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
     match measure(monitor, agent, programs, cache, out) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("error: {}", failure.chain());
+            eprintln!("not all was measured: {}", failure.chain());
             ExitCode::FAILURE
         }
     }
@@ -85,8 +85,43 @@ fn measure(monitor: &Path, agent: &Path, programs: &Path, cache: &Path, out: &Pa
         modules: guest.modules,
         work: work.0.clone(),
     };
+    make_tap()?;
     let mut out = File::create(out).map_err(io_failure(format!("make {}", out.display())))?;
-    rows::all(&bench, &mut |row| tell(&mut out, &row))
+    let lost = |failure: &Failure| {
+        eprintln!("error: {}", failure.chain());
+        tell_last_words(&work.0);
+    };
+    rows::all(&bench, &mut |row| tell(&mut out, &row), &lost)
+}
+
+/// How much of what a guest or a monitor said last is repeated when something fails.
+const REPEATED_LINES: usize = 10;
+
+/// Repeats what guests and monitors said last.
+fn tell_last_words(work: &Path) {
+    let machines = fs::read_dir(work).into_iter().flatten().flatten();
+    for machine in machines.map(|entry| entry.path()) {
+        for said in ["console", "errors"].map(|name| machine.join(name)) {
+            let text = fs::read(&said).unwrap_or_default();
+            let text = String::from_utf8_lossy(&text);
+            let lines: Vec<&str> = text.lines().collect();
+            for line in &lines[lines.len().saturating_sub(REPEATED_LINES)..] {
+                eprintln!("{}: {line}", said.display());
+            }
+        }
+    }
+}
+
+/// Machines find their tap ready, as those of the driver do. It goes with the network namespace, which is ours.
+fn make_tap() -> Outcome {
+    let made = Command::new("ip")
+        .args(["tuntap", "add", "dev", TAP, "mode", "tap", "vnet_hdr"])
+        .status()
+        .map_err(io_failure("run ip"))?;
+    match made.success() {
+        true => Ok(()),
+        false => Err(Failure::Check(format!("make a tap: ip ended with {made}"))),
+    }
 }
 
 /// One archive behind the other is one of both. Source: Documentation/driver-api/early-userspace/buffer-format.rst.

@@ -1,6 +1,7 @@
 //! What a process uses, read from `/proc`.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use crate::failure::{Failure, Outcome, io_failure};
 
@@ -48,6 +49,42 @@ fn divide(smaps: &str, guest: u64) -> Option<Memory> {
     })
 }
 
+/// Ticks of the processor in a second. Source: proc_pid_stat(5); USER_HZ is 100 on every Linux we run on.
+const TICKS: u64 = 100;
+
+/// How long a guest is looked at to tell whether it is busy, and what it may use of that if it is not.
+const LOOK: Duration = Duration::from_secs(1);
+const IDLE_TICKS: u64 = TICKS / 10;
+
+/// Returns when a monitor and its guest have nothing to do any more, or after `patience`.
+///
+/// # Errors
+/// The process is gone.
+pub(crate) fn settle(pid: u32, patience: Duration) -> Outcome {
+    let begun = Instant::now();
+    let mut before = ticks(pid)?;
+    while begun.elapsed() < patience {
+        // Nothing tells that a guest is idle.
+        std::thread::sleep(LOOK);
+        let now = ticks(pid)?;
+        if now - before <= IDLE_TICKS {
+            return Ok(());
+        }
+        before = now;
+    }
+    Ok(())
+}
+
+/// What a process has used of the processors.
+fn ticks(pid: u32) -> Outcome<u64> {
+    let path = format!("/proc/{pid}/stat");
+    let text = fs::read_to_string(&path).map_err(io_failure(format!("read {path}")))?;
+    // The name before may hold spaces; utime and stime are the 12th and 13th field behind it.
+    let fields = text.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let used = fields.split_whitespace().skip(11).take(2);
+    Ok(used.filter_map(|field| field.parse::<u64>().ok()).sum())
+}
+
 /// Bytes that a process has given to files so far: those that it wrote, or those that were to go to a disk if they
 /// were more.
 ///
@@ -90,6 +127,18 @@ Anonymous:            20 kB
         let memory = divide(smaps, 128 << 20).expect("the guest is there");
         assert_eq!((memory.own, memory.written), (320 << 10, 8192 << 10));
         assert_eq!(divide(smaps, 129 << 20), None);
+    }
+
+    #[test]
+    fn a_process_that_does_nothing_has_settled() {
+        let child = std::process::Command::new("sleep").arg("1000.5").spawn();
+        let mut child = child.expect("sleep can be started");
+        let begun = Instant::now();
+        let settled = settle(child.id(), Duration::from_secs(60));
+        child.kill().expect("the child is ours");
+        child.wait().expect("the child is ours");
+        settled.expect("it was there");
+        assert!(begun.elapsed() < Duration::from_secs(60));
     }
 
     #[test]

@@ -39,7 +39,8 @@ impl Samples {
         )
     }
 
-    fn numbers(&self) -> Value {
+    /// All of them, for programs.
+    pub(crate) fn numbers(&self) -> Value {
         let all: Vec<u128> = self.0.iter().map(Duration::as_nanos).collect();
         json!({ "p50_ns": self.p50().as_nanos(), "p99_ns": self.p99().as_nanos(), "all_ns": all })
     }

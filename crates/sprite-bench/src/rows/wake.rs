@@ -23,19 +23,20 @@ pub(super) fn rows(bench: &Bench, host: &mut Host, machine: Machine) -> Outcome<
     let asleep = sleep(machine)?;
     let bytes = usize::try_from(guest)
         .map_err(|_| Failure::Check("the guest is too large for this computer".to_owned()))?;
-    let (mut times, mut floors) = (Samples::default(), Samples::default());
+    let [mut times, mut loads, mut floors] = std::array::from_fn(|_| Samples::default());
     let mut loaded = 0;
     for _ in 0..ROUNDS {
         floors.push(floor::load(&asleep.files.memory(), bytes)?);
         let woken = asleep.wake(bench, host)?;
         times.push(woken.answered);
+        loads.push(woken.loaded);
         loaded = loaded.max(woken.own);
     }
     asleep.files.remove()?;
-    Ok([
-        Row::against("wake", &times, &floors, Limit::Aim(5.0)),
-        memory(booted, loaded),
-    ])
+    let mut wake = Row::against("wake", &times, &floors, Limit::Aim(5.0));
+    // How much of it is the monitor's; the rest is the guest's and its agent's.
+    wake.numbers["loads"] = loads.numbers();
+    Ok([wake, memory(booted, loaded)])
 }
 
 fn memory(booted: u64, loaded: u64) -> Row {
@@ -71,8 +72,13 @@ pub(super) struct Woken {
     pub(super) own: u64,
 }
 
-/// Writes a machine to disk and ends it.
+/// How long a guest may be busy with the end of its boot.
+const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+
+/// Writes a machine to disk and ends it. As with those that fall asleep, it is idle then: what a guest had begun it
+/// ends when it wakes.
 pub(super) fn sleep(mut machine: Machine) -> Outcome<Asleep> {
+    process::settle(machine.monitor.pid(), SETTLED_WITHIN)?;
     machine.monitor.pause()?;
     machine.files.save(&mut machine.monitor, Extent::Full)?;
     Ok(Asleep {
