@@ -175,30 +175,3 @@ async fn two_virtual_machines_side_by_side_do_not_see_each_other() {
     assert_ne!(text(&one, boots).await, text(&two, boots).await);
     server.finish();
 }
-
-/// Whoever gives another monitor hears what is wrong with it, and nothing of the attempt is left.
-#[tokio::test]
-async fn a_monitor_that_ends_at_once_is_told_with_its_last_words() {
-    if !virtual_machines() {
-        return;
-    }
-    let directory = tempfile::tempdir().unwrap();
-    let monitor = directory.path().join("monitor");
-    // A program that knows no such words, and that needs nothing of the host's to say so: the agent, which every
-    // server lays down.
-    let other = Server::start(&[]);
-    let laid_down = PathBuf::from(format!("/run/sprited/{}", other.instance()));
-    let agent = names(&laid_down)
-        .into_iter()
-        .find(|name| name.starts_with("agent-"));
-    fs::copy(laid_down.join(agent.unwrap()), &monitor).unwrap();
-    other.finish();
-    let server = Server::start(&["--vmm", monitor.to_str().unwrap()]);
-    let sprite = server.sprite("hopeless").await;
-    let failed = sprite.command("true").output().await.unwrap_err();
-    let told = failed.to_string();
-    assert!(told.contains("the monitor ended"), "{told}");
-    assert!(told.contains("not by hand"), "{told}");
-    assert_eq!(server.machines(), Vec::<String>::new());
-    server.finish();
-}

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::harness::Server;
+use crate::harness::{Server, driver};
 
 /// The directory of an instance's machines.
 fn machines(server: &Server) -> PathBuf {
@@ -67,6 +67,22 @@ pub(crate) fn processes(server: &Server, part: &str) -> Vec<u32> {
             text.lines()
                 .filter_map(|pid| pid.parse().ok())
                 .collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+/// The processes by which machines live: their agents on the host, or the monitors in whose guests agents are.
+pub(crate) fn holders(server: &Server) -> Vec<u32> {
+    if driver() == "container" {
+        return processes(server, "agent");
+    }
+    let records = directories(server)
+        .into_iter()
+        .filter_map(|machine| fs::read(machine.join("machine.json")).ok());
+    records
+        .map(|record| {
+            let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+            u32::try_from(record["process"]["pid"].as_u64().unwrap()).unwrap()
         })
         .collect()
 }

@@ -15,7 +15,7 @@ async fn root_ends_everything_but_the_machine() {
     let server = Server::start(&[]);
     let sprite = server.sprite("killer").await;
     assert_eq!(shell(&sprite, "echo alive").await, "alive\n");
-    let agent = outside::processes(&server, "agent");
+    let agent = outside::holders(&server);
     assert_eq!(agent.len(), 1, "{agent:?}");
     for script in [
         "sudo -n kill -KILL 1; sudo -n kill -STOP 1; sudo -n kill -TERM 1; sudo -n kill -SEGV 1",
@@ -37,9 +37,9 @@ async fn root_ends_everything_but_the_machine() {
         assert_eq!(shell(&sprite, "echo alive").await, "alive\n", "{script}");
     }
     assert_eq!(
-        outside::processes(&server, "agent"),
+        outside::holders(&server),
         agent,
-        "the agent was started anew"
+        "the machine was started anew"
     );
     server.finish();
 }

@@ -5,8 +5,11 @@ use std::time::Duration;
 use sprite_client::{Client, Sprite};
 
 use crate::attack::{As, begin, bring, line, shell, withstand};
-use crate::harness::{Server, eventually, ready};
+use crate::harness::{Server, driver, eventually, ready};
 use crate::outside;
+
+/// Emulated computers are slow; nothing waits for it when all is well.
+const SOON: Duration = Duration::from_secs(60);
 
 async fn small(client: &Client, name: &str) -> Sprite {
     let create = client.create(name).memory_mib(256).storage_gb(1);
@@ -23,38 +26,33 @@ async fn a_fork_bomb_stays_inside() {
     let server = Server::start(&[]);
     let sprite = server.sprite("bomb").await;
     bring(&sprite).await;
-    let agent = outside::processes(&server, "agent");
+    let agent = outside::holders(&server);
     let mut bomb = begin(&sprite, As::User, &["fork-bomb"]).await;
     line(&mut bomb, "full").await;
-    let most = outside::group_number(&server, "env", "pids", "pids.max");
-    let now = outside::group_number(&server, "env", "pids", "pids.current");
-    assert!(now <= most, "{now} of {most}");
+    if driver() == "container" {
+        let most = outside::group_number(&server, "env", "pids", "pids.max");
+        let now = outside::group_number(&server, "env", "pids", "pids.current");
+        assert!(now <= most, "{now} of {most}");
+    }
     assert_eq!(sprite.sessions().await.unwrap().len(), 1);
     // No process is left for another exec: a clear answer, not a wait.
-    let refused =
-        tokio::time::timeout(Duration::from_secs(10), sprite.command("true").status()).await;
+    let refused = tokio::time::timeout(SOON, sprite.command("true").status()).await;
     let refused = refused.expect("an answer");
     assert!(refused.is_err(), "{refused:?}");
     let session = bomb.session().unwrap().id;
     sprite
-        .kill(
-            session,
-            &sprite_client::Signal::kill(),
-            Duration::from_secs(20),
-        )
+        .kill(session, &sprite_client::Signal::kill(), SOON)
         .await
         .unwrap();
-    eventually(Duration::from_secs(20), async || {
-        match sprite.command("true").status().await {
-            Ok(status) if status.success() => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
+    eventually(SOON, async || match sprite.command("true").status().await {
+        Ok(status) if status.success() => Ok(()),
+        other => Err(format!("{other:?}")),
     })
     .await;
     assert_eq!(
-        outside::processes(&server, "agent"),
+        outside::holders(&server),
         agent,
-        "the agent was started anew"
+        "the machine was started anew"
     );
     server.finish();
 }
@@ -68,7 +66,7 @@ async fn a_memory_bomb_ends_itself_alone() {
     let server = Server::start(&[]);
     let sprite = small(&server.client(), "hog").await;
     bring(&sprite).await;
-    let agent = outside::processes(&server, "agent");
+    let agent = outside::holders(&server);
     let bystander = sprite
         .command("sh")
         .args(["-c", "read line; echo still $line"]);
@@ -89,9 +87,9 @@ async fn a_memory_bomb_ends_itself_alone() {
     let output = bystander.wait_with_output().await.unwrap();
     assert_eq!(output.stdout, b"still here\n");
     assert_eq!(
-        outside::processes(&server, "agent"),
+        outside::holders(&server),
         agent,
-        "the agent was started anew"
+        "the machine was started anew"
     );
     server.finish();
 }
@@ -106,7 +104,7 @@ async fn memory_in_files_leaves_room_for_processes() {
     let server = Server::start(&[]);
     let sprite = small(&server.client(), "shm").await;
     assert_eq!(shell(&sprite, "echo up").await, "up\n");
-    let agent = outside::processes(&server, "agent");
+    let agent = outside::holders(&server);
     let fill = "for d in /dev/shm /run /dev; do sudo -n dd if=/dev/zero of=$d/fill bs=1M count=100000 2>&1 | \
         grep -c 'No space left'; done";
     assert_eq!(shell(&sprite, fill).await, "1\n1\n1\n");
@@ -114,9 +112,9 @@ async fn memory_in_files_leaves_room_for_processes() {
         assert_eq!(shell(&sprite, "echo alive").await, "alive\n");
     }
     assert_eq!(
-        outside::processes(&server, "agent"),
+        outside::holders(&server),
         agent,
-        "the agent was started anew"
+        "the machine was started anew"
     );
     server.finish();
 }
@@ -144,35 +142,5 @@ async fn a_full_disk_is_full_inside() {
         .await,
         "mended\n"
     );
-    server.finish();
-}
-
-/// The agent's own limits are there too: what it may use, taken over or not, is bounded.
-#[tokio::test]
-async fn the_agent_is_bounded_as_well() {
-    if !ready() {
-        return;
-    }
-    let server = Server::start(&[]);
-    let sprite = server.sprite("bounded").await;
-    assert_eq!(shell(&sprite, "echo up").await, "up\n");
-    let pids = outside::group_number(&server, "agent", "pids", "pids.max");
-    assert!(pids <= 256, "{pids}");
-    let memory = outside::group_files(&server, "agent", "memory", "memory.max")
-        .into_iter()
-        .chain(outside::group_files(
-            &server,
-            "agent",
-            "memory",
-            "memory.limit_in_bytes",
-        ));
-    for file in memory {
-        let most: u64 = std::fs::read_to_string(file)
-            .unwrap()
-            .trim()
-            .parse()
-            .unwrap();
-        assert!(most <= 1 << 30, "{most}");
-    }
     server.finish();
 }

@@ -99,7 +99,7 @@ pub const PARTS: &[Part] = &[
     },
     Part {
         name: "microvm",
-        filter: "package(sprited) & (binary(/^(sleep|linux|microvm)$/) + test(/^exit_codes_streams/))",
+        filter: "package(sprited) & (binary(/^(sleep|linux|microvm)$/) + test(/^(exit_codes_streams|monitors::)/))",
         driver: Some("microvm"),
         place: Place::Anywhere,
         when: When::Always,
@@ -115,7 +115,7 @@ pub const PARTS: &[Part] = &[
     // What hostile code may not do; what it may because the kernel is its own is named after containers.
     Part {
         name: "microvm-breakout",
-        filter: "package(sprited) & binary(/^breakout$/) - test(/^containers::/)",
+        filter: "package(sprited) & binary(/^breakout$/) - test(/^(containers|monitors)::/)",
         driver: Some("microvm"),
         place: Place::Anywhere,
         when: When::Asked,

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::attack::{judge_report, line, program};
+use crate::attack::{judge_report, line, program, shell};
 use crate::harness::{Server, eventually, ready};
 use crate::outside;
 
@@ -101,5 +101,35 @@ async fn a_taken_over_agent_reaches_nothing() {
     let processes = outside::processes(&server, "agent");
     let ranges: BTreeSet<u32> = processes.iter().map(|&pid| outside::uids(pid)[0]).collect();
     assert_eq!(ranges.len(), processes.len(), "{ranges:?}");
+    server.finish();
+}
+
+/// The agent's own limits are there too: what it may use, taken over or not, is bounded.
+#[tokio::test]
+async fn the_agent_is_bounded_as_well() {
+    if !ready() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let sprite = server.sprite("bounded").await;
+    assert_eq!(shell(&sprite, "echo up").await, "up\n");
+    let pids = outside::group_number(&server, "agent", "pids", "pids.max");
+    assert!(pids <= 256, "{pids}");
+    let memory = outside::group_files(&server, "agent", "memory", "memory.max")
+        .into_iter()
+        .chain(outside::group_files(
+            &server,
+            "agent",
+            "memory",
+            "memory.limit_in_bytes",
+        ));
+    for file in memory {
+        let most: u64 = std::fs::read_to_string(file)
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap();
+        assert!(most <= 1 << 30, "{most}");
+    }
     server.finish();
 }
