@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tempfile::TempDir;
 
 use super::packet::{BUFFER_SIZE, SHUTDOWN_READS, SHUTDOWN_SENDS};
@@ -654,8 +655,19 @@ impl Guest {
     }
 }
 
+/// Both ends of all connections are this process's, and a process has a thousand files unless it asks for more.
+fn ask_for_more_files() {
+    let mut limits = getrlimit(Resource::Nofile);
+    limits.current = limits
+        .maximum
+        .map_or(Some(4096), |most| Some(most.min(4096)));
+    setrlimit(Resource::Nofile, limits)
+        .expect("up to its maximum a process may have what it asks for");
+}
+
 #[test]
 fn more_connections_than_there_may_be_are_closed() {
+    ask_for_more_files();
     let mut guest = Guest::new();
     let waiting: Vec<_> = (0..1024).map(|_| guest.dial("CONN")).collect();
     assert!(is_closed(&mut guest.dial("CONNECT 1\n")), "one too many");
