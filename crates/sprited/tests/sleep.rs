@@ -58,7 +58,7 @@ async fn until(sprite: &Sprite, status: &str) {
 /// in a tmpfs. What comes back tells it again after a sleep.
 async fn remember(sprite: &Sprite) -> String {
     let script = "head -c 8000000 /dev/urandom > /dev/shm/random
-        setsid sh -c 'exec 3>/dev/shm/open; n=0; while sleep 0.2; do n=$((n+1)); echo $n >&3; echo $n > /dev/shm/count; done' \
+        setsid sh -c 'exec 3>/dev/shm/open; n=0; while sleep 0.2; do n=$((n+1)); echo $n >&3; echo $n >> /dev/shm/count; done' \
             </dev/null >/dev/null 2>&1 &
         echo $! > /dev/shm/pid
         while ! test -s /dev/shm/count; do sleep 0.05; done";
@@ -73,7 +73,10 @@ async fn recall(sprite: &Sprite) -> String {
 }
 
 async fn count(sprite: &Sprite) -> u64 {
-    text(sprite, "cat /dev/shm/count").await.parse().unwrap()
+    text(sprite, "tail -n 1 /dev/shm/count")
+        .await
+        .parse()
+        .unwrap()
 }
 
 /// Waits until the counter has gone on.
@@ -208,21 +211,21 @@ async fn kills_during_sleeps_and_wakes_lose_no_byte_of_the_disk() {
 
 /// Work that goes on through every sleep: files are written, flushed and only then listed with their hashes, and
 /// names are asked for over the network, whose answers are counted.
-const LOAD: &str = "mkdir -p /load /dev/shm/load
+const LOAD: &str = "mkdir -p load /dev/shm/load && cd load || exit
     setsid nice -n 19 sh -c 'n=0; while :; do
-        n=$((n+1)); head -c $((n % 7 * 100000 + 1)) /dev/urandom > /load/$((n % 40)).new
-        sync /load/$((n % 40)).new; mv /load/$((n % 40)).new /load/$n; sync /load
-        sha256sum /load/$n >> /load/list; sync /load/list
-        echo $n > /dev/shm/load/written; rm -f /load/$((n - 40)); done' </dev/null >/dev/null 2>/load-error &
+        n=$((n+1)); head -c $((n % 7 * 100000 + 1)) /dev/urandom > new && sync new && mv new $n && sync . || exit
+        sha256sum $n >> list && sync list || exit
+        echo $n >> /dev/shm/load/written; rm -f -- $((n - 40)); done' </dev/null >/dev/null 2>error &
     setsid nice -n 19 sh -c 'n=0; while :; do
-        getent hosts n$n.example; n=$((n+1)); echo $n > /dev/shm/load/asked; done' </dev/null >/dev/null 2>&1 &
-    while ! test -s /dev/shm/load/written || ! test -s /dev/shm/load/asked; do sleep 0.05; done";
+        getent hosts n$n.example; n=$((n+1)); echo $n >> /dev/shm/load/asked; done' </dev/null >/dev/null 2>&1 &
+    while ! test -s /dev/shm/load/written || ! test -s /dev/shm/load/asked; do
+        cat error >&2; test -s error && exit 1; sleep 0.05; done";
 
 /// What the load has done so far: files written, names asked for.
 async fn done(sprite: &Sprite) -> [u64; 2] {
     let counts = text(
         sprite,
-        "cat /dev/shm/load/written /dev/shm/load/asked; cat /load-error >&2; ! test -s /load-error",
+        "tail -n 1 /dev/shm/load/written; tail -n 1 /dev/shm/load/asked; cat load/error >&2; ! test -s load/error",
     );
     let counts: Vec<u64> = counts
         .await
@@ -274,7 +277,7 @@ async fn cycles_under_load(cycles: usize) {
     assert_eq!(fsck(&copy, "-fn"), 0);
     std::fs::remove_file(&copy).unwrap();
     // The newest line may not have reached the disk whole; files that are 40 older are gone.
-    let listed = "tail -n 35 /load/list | head -n 34 > /tmp/listed
+    let listed = "cd load && tail -n 35 list | head -n 34 > /tmp/listed
         sha256sum -c --quiet /tmp/listed && wc -l < /tmp/listed";
     let checked: u64 = text(&sprite, listed).await.parse().unwrap();
     assert!(checked > 0, "nothing was written");
@@ -300,8 +303,8 @@ fn fsck(disk: &std::path::Path, how: &str) -> i32 {
 
 /// Issue: sleep and wake cycles under load of disk and network; the seeded part of it in every run.
 #[tokio::test]
-async fn three_sleeps_under_load_harm_neither_memory_nor_disk() {
-    cycles_under_load(3).await;
+async fn two_sleeps_under_load_harm_neither_memory_nor_disk() {
+    cycles_under_load(2).await;
 }
 
 #[tokio::test]
