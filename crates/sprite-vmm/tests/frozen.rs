@@ -228,7 +228,8 @@ fn wake(frozen: &Path) -> Option<()> {
     match vmm.ask("PUT", "/snapshot/load", &load) {
         Some((204, _)) => {}
         Some((400, answer)) if answer["fault_kind"] == "snapshot_unfit" && !in_box() => {
-            eprintln!("skipped: {}", answer["fault_message"]);
+            let why = &answer["fault_message"];
+            eprintln!("skipped: {why}; run cargo xtask kvm-test --box");
             return None;
         }
         other => panic!("{} is refused: {other:?}", frozen.display()),

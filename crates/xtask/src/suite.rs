@@ -24,6 +24,9 @@ const SKIPPED: &str = "skipped: ";
 /// What a test names that cannot be run for want of a KVM alone.
 const KVM_TEST: &str = "cargo xtask kvm-test";
 
+/// What a test names that wants the box's own processor.
+const BOX_TEST: &str = "cargo xtask kvm-test --box";
+
 /// How thoroughly the tests run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
@@ -141,6 +144,13 @@ impl Case {
         self.skipped
             .as_ref()
             .is_some_and(|reason| reason.contains(KVM_TEST))
+    }
+
+    /// Whether it can be run in the box alone, whatever KVM this computer has.
+    pub fn waits_for_box(&self) -> bool {
+        self.skipped
+            .as_ref()
+            .is_some_and(|reason| reason.contains(BOX_TEST))
     }
 }
 
