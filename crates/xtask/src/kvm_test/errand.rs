@@ -27,12 +27,21 @@ pub struct Errand {
     pub within: Duration,
 }
 
+/// What an errand brought home.
+#[derive(Debug)]
+pub struct Brought {
+    /// What the program wrote.
+    pub file: PathBuf,
+    /// Whether it ran in the box, where processors are emulated.
+    pub emulated: bool,
+}
+
 impl Errand {
     /// Runs it, and gives back what it wrote.
     ///
     /// # Errors
     /// It ends without success, or the box does not come back.
-    pub fn run(&self, host: &Host, place: Place, consent: Consent) -> Outcome<PathBuf> {
+    pub fn run(&self, host: &Host, place: Place, consent: Consent) -> Outcome<Brought> {
         let obstacle = match place {
             Place::Best => native::reluctance(),
             Place::Box | Place::Shell => Some("asked for".to_owned()),
@@ -40,11 +49,19 @@ impl Errand {
         match obstacle {
             None => {
                 eprintln!("on this computer's own KVM");
-                self.here(host, consent)
+                let file = self.here(host, consent)?;
+                Ok(Brought {
+                    file,
+                    emulated: false,
+                })
             }
             Some(why) => {
                 eprintln!("in the box: {why}");
-                self.in_box(host, consent)
+                let file = self.in_box(host, consent)?;
+                Ok(Brought {
+                    file,
+                    emulated: true,
+                })
             }
         }
     }

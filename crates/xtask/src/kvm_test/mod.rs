@@ -18,7 +18,7 @@ use std::path::Path;
 use std::time::Duration;
 
 pub use crate::kvm_test::cpio::Archive;
-pub use crate::kvm_test::errand::Errand;
+pub use crate::kvm_test::errand::{Brought, Errand};
 
 use crate::failure::{Failure, Outcome};
 use crate::host::{Consent, Host, find_program, target_directory, workspace};
