@@ -121,7 +121,6 @@ async fn a_sprite_sleeps_without_a_process_and_wakes_as_it_was() {
 }
 
 #[tokio::test]
-#[ignore = "minutes in an emulator: cargo xtask kvm-test -- NAME"]
 async fn a_server_that_stops_in_order_takes_no_memory_with_it() {
     if !keeps_memory() {
         return;
@@ -139,7 +138,6 @@ async fn a_server_that_stops_in_order_takes_no_memory_with_it() {
 
 /// A machine monitor that dies takes its memory with it, and nothing else.
 #[tokio::test]
-#[ignore = "minutes in an emulator: cargo xtask kvm-test -- NAME"]
 async fn a_killed_machine_is_told_and_the_next_use_boots_another() {
     if !keeps_memory() {
         return;
@@ -159,7 +157,6 @@ async fn a_killed_machine_is_told_and_the_next_use_boots_another() {
 }
 
 #[tokio::test]
-#[ignore = "minutes in an emulator: cargo xtask kvm-test -- NAME"]
 async fn a_damaged_snapshot_is_set_aside_and_the_disk_boots() {
     if !keeps_memory() {
         return;
@@ -187,7 +184,6 @@ async fn a_damaged_snapshot_is_set_aside_and_the_disk_boots() {
 
 /// The kill falls at another moment of falling asleep and waking in every round.
 #[tokio::test]
-#[ignore = "minutes in an emulator: cargo xtask kvm-test -- NAME"]
 async fn kills_during_sleeps_and_wakes_lose_no_byte_of_the_disk() {
     if !keeps_memory() {
         return;
