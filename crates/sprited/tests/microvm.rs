@@ -9,33 +9,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use harness::{Server, driver, eventually, ready};
-use sprite_client::Sprite;
+use harness::{Server, eventually, text, virtual_machines};
 
 /// Emulated computers are slow; nothing waits for it when all is well.
 const SOON: Duration = Duration::from_secs(90);
-
-fn virtual_machines() -> bool {
-    if !ready() {
-        return false;
-    }
-    if driver() != "microvm" {
-        eprintln!("skipped: only driver microvm makes virtual machines; run cargo xtask kvm-test");
-        return false;
-    }
-    true
-}
-
-async fn text(sprite: &Sprite, script: &str) -> String {
-    let output = sprite.command("sh").args(["-c", script]).output().await;
-    let output = output.unwrap_or_else(|error| panic!("{script}: {error}"));
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{script}: {stderr}");
-    String::from_utf8(output.stdout.to_vec())
-        .unwrap()
-        .trim()
-        .to_owned()
-}
 
 /// A line of a process's `/proc/PID/status`.
 fn status(pid: u64, field: &str) -> String {

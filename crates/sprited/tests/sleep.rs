@@ -7,41 +7,11 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{Server, driver, eventually, ready};
+use harness::{Server, eventually, text, virtual_machines};
 use sprite_client::Sprite;
 
 /// Emulated computers are slow; nothing waits for it when all is well.
 const SOON: Duration = Duration::from_secs(90);
-
-/// Whether memory can be kept on disk here; says in one line why not.
-fn keeps_memory() -> bool {
-    if !ready() {
-        return false;
-    }
-    if driver() != "microvm" {
-        eprintln!("skipped: only driver microvm keeps memory on disk; run cargo xtask kvm-test");
-        return false;
-    }
-    true
-}
-
-async fn text(sprite: &Sprite, script: &str) -> String {
-    let output = sprite
-        .command("sh")
-        .args(["-c", script])
-        .output()
-        .await
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{script}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout.to_vec())
-        .unwrap()
-        .trim()
-        .to_owned()
-}
 
 async fn until(sprite: &Sprite, status: &str) {
     eventually(SOON, async || {
@@ -91,7 +61,7 @@ async fn counts_on(sprite: &Sprite, from: u64) {
 /// Issue: memory kept over snapshot, monitor gone, load; a sprite asleep has no process on the host.
 #[tokio::test]
 async fn a_sprite_sleeps_without_a_process_and_wakes_as_it_was() {
-    if !keeps_memory() {
+    if !virtual_machines() {
         return;
     }
     let server = Server::start(&["--idle-timeout", "2s"]);
@@ -122,7 +92,7 @@ async fn a_sprite_sleeps_without_a_process_and_wakes_as_it_was() {
 
 #[tokio::test]
 async fn a_server_that_stops_in_order_takes_no_memory_with_it() {
-    if !keeps_memory() {
+    if !virtual_machines() {
         return;
     }
     let mut server = Server::start(&[]);
@@ -139,7 +109,7 @@ async fn a_server_that_stops_in_order_takes_no_memory_with_it() {
 /// A machine monitor that dies takes its memory with it, and nothing else.
 #[tokio::test]
 async fn a_killed_machine_is_told_and_the_next_use_boots_another() {
-    if !keeps_memory() {
+    if !virtual_machines() {
         return;
     }
     let server = Server::start(&[]);
@@ -158,7 +128,7 @@ async fn a_killed_machine_is_told_and_the_next_use_boots_another() {
 
 #[tokio::test]
 async fn a_damaged_snapshot_is_set_aside_and_the_disk_boots() {
-    if !keeps_memory() {
+    if !virtual_machines() {
         return;
     }
     let server = Server::start(&["--idle-timeout", "2s"]);
@@ -185,7 +155,7 @@ async fn a_damaged_snapshot_is_set_aside_and_the_disk_boots() {
 /// The kill falls at another moment of falling asleep and waking in every round.
 #[tokio::test]
 async fn kills_during_sleeps_and_wakes_lose_no_byte_of_the_disk() {
-    if !keeps_memory() {
+    if !virtual_machines() {
         return;
     }
     let mut server = Server::start(&["--idle-timeout", "1s"]);
@@ -239,7 +209,7 @@ async fn goes_on(sprite: &Sprite, [files, names]: [u64; 2]) -> [u64; 2] {
 /// Sleeps and wakes `cycles` times under load; then the machine is killed, and its disk must be in order: for
 /// `fsck`, and for the hashes of everything that was flushed before it was listed.
 async fn cycles_under_load(cycles: usize) {
-    if !keeps_memory() {
+    if !virtual_machines() {
         return;
     }
     let server = Server::start(&["--idle-timeout", "2s"]);

@@ -4,17 +4,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use crate::attack::program;
-use crate::harness::{Server, driver, ready};
+use crate::harness::{Server, virtual_machines};
 
 /// It reaches nothing of the host. Whoever gives another monitor hears what is wrong with it, and nothing of the
 /// attempt is left.
 #[tokio::test]
 async fn a_hostile_monitor_reaches_nothing_and_is_told_with_its_last_words() {
-    if !ready() {
-        return;
-    }
-    if driver() != "microvm" {
-        eprintln!("skipped: only driver microvm has monitors; run cargo xtask kvm-test");
+    if !virtual_machines() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();

@@ -40,6 +40,30 @@ pub(crate) fn driver() -> String {
     std::env::var("SPRITED_DRIVER").unwrap_or_else(|_| "container".to_owned())
 }
 
+/// Whether machines are virtual ones here, with what only those have; says in one line why not.
+pub(crate) fn virtual_machines() -> bool {
+    if !ready() {
+        return false;
+    }
+    if driver() != "microvm" {
+        eprintln!("skipped: only driver microvm has what is tried here; run cargo xtask kvm-test");
+        return false;
+    }
+    true
+}
+
+/// What a shell's script in a sprite says, without the space around it; fails if the script does.
+pub(crate) async fn text(sprite: &Sprite, script: &str) -> String {
+    let output = sprite.command("sh").args(["-c", script]).output().await;
+    let output = output.unwrap_or_else(|error| panic!("{script}: {error}"));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{script}: {stderr}");
+    String::from_utf8(output.stdout.to_vec())
+        .unwrap()
+        .trim()
+        .to_owned()
+}
+
 /// A server that runs.
 pub(crate) struct Server {
     directory: TempDir,
