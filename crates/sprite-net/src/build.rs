@@ -20,7 +20,7 @@ use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use sprite_types::InstanceId;
+use sprite_types::{Egress, InstanceId};
 
 use crate::address::{
     GATEWAY, GATEWAY_MAC, GUEST_IP, GUEST_MAC, GUEST_PREFIX, HOST_MAC, Subnet, UP_MAC, WIRE_MAC,
@@ -65,6 +65,8 @@ pub(crate) struct Site {
 pub(crate) struct DnsSockets {
     pub(crate) udp: UdpSocket,
     pub(crate) tcp: TcpListener,
+    /// Whether questions are answered: as the slot's rules are.
+    pub(crate) egress: Egress,
 }
 
 impl Site {
@@ -117,7 +119,7 @@ fn assemble(site: &Site, id: SlotId, host: &mut Socket) -> Result<DnsSockets, Ne
     link_router(site, &link, outside, &guest, &mut router_links)
         .map_err(|refused| step("set up the router")(refused.source))?;
     nft::install_router_table(outside).map_err(step("install the router rules"))?;
-    let sockets = bind_dns().map_err(step("bind the name server"))?;
+    let sockets = bind_dns(Egress::Open).map_err(step("bind the name server"))?;
     link_guest(site.attachment, &mut guest_links)
         .map_err(|refused| step("set up the guest")(refused.source))?;
     link_host(host, &link, outside, site.ipv6).map_err(step("connect the host"))?;
@@ -281,12 +283,12 @@ fn link_host(host: &mut Socket, link: &str, outside: Ipv4Addr, ipv6: Ipv6) -> io
 }
 
 /// Binds port 53 of the gateway's address in the calling thread's namespace.
-fn bind_dns() -> io::Result<DnsSockets> {
+fn bind_dns(egress: Egress) -> io::Result<DnsSockets> {
     let udp = UdpSocket::bind((GATEWAY, 53))?;
     let tcp = TcpListener::bind((GATEWAY, 53))?;
     udp.set_nonblocking(true)?;
     tcp.set_nonblocking(true)?;
-    Ok(DnsSockets { udp, tcp })
+    Ok(DnsSockets { udp, tcp, egress })
 }
 
 /// Looks whether a slot that another process made is whole, and binds its name server again. Blocks, and
@@ -305,7 +307,20 @@ pub(crate) fn rejoin(site: &Site, id: SlotId) -> Result<DnsSockets, NetError> {
     enter(Role::Guest, "enter the guest namespace")?;
     find(site.attachment, id)?;
     enter(Role::Router, "enter the router namespace")?;
-    bind_dns().map_err(NetError::step(format!("bind the name server of slot {id}")))
+    let egress = nft::egress_of_namespace()
+        .map_err(NetError::step(format!("see whether slot {id} is closed")))?;
+    bind_dns(egress).map_err(NetError::step(format!("bind the name server of slot {id}")))
+}
+
+/// Closes or opens a slot. Blocks, and leaves the thread in the router namespace.
+pub(crate) fn set_egress(site: &Site, id: SlotId, egress: Egress) -> Result<(), NetError> {
+    netns::enter(open_namespace(site, id, Role::Router)?).map_err(NetError::step(format!(
+        "enter the router namespace of slot {id}"
+    )))?;
+    nft::set_egress(egress).map_err(NetError::step(match egress {
+        Egress::Open => format!("open slot {id}"),
+        Egress::Closed => format!("close slot {id}"),
+    }))
 }
 
 /// Takes away everything of a slot. Idempotent; goes on after a failure and returns the first. Blocks.

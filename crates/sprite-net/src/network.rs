@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use sprite_types::InstanceId;
+use sprite_types::{Egress, InstanceId};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -145,6 +145,22 @@ impl Network {
     pub async fn assign_tap(&self, slot: SlotId, owner: TapOwner) -> Result<(), NetError> {
         let site = Arc::clone(&self.site);
         in_thread(move || build::assign_tap(&site, slot, owner)).await
+    }
+
+    /// Closes a slot that was handed out, or opens it again; a fresh one is open. Closed, nothing passes between
+    /// its machine and the outside, and its questions for names are refused. Connections that it had are cut:
+    /// their next segment is answered by a reset. Stays so when this process ends, and when another adopts the
+    /// slot. Idempotent.
+    ///
+    /// Must not be called while the slot is being released.
+    ///
+    /// # Errors
+    /// The slot is not whole, or the kernel refused: it is as it was, but for names, which are closed first.
+    ///
+    /// # Cancel safety
+    /// It is done nevertheless.
+    pub async fn set_egress(&self, slot: SlotId, egress: Egress) -> Result<(), NetError> {
+        self.slots.set_egress(slot, egress).await
     }
 
     /// Gives a slot back: its namespaces, links and addresses go. The machine must have ended; what still runs

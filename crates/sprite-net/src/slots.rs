@@ -9,6 +9,7 @@ use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use sprite_types::Egress;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -318,6 +319,42 @@ impl Slots {
         }
         self.removed.notify_waiters();
         removed
+    }
+
+    /// See [`Network::set_egress`](crate::Network::set_egress).
+    pub(crate) async fn set_egress(
+        self: &Arc<Self>,
+        slot: SlotId,
+        egress: Egress,
+    ) -> Result<(), NetError> {
+        let (sender, receiver) = oneshot::channel();
+        let slots = Arc::clone(self);
+        tokio::spawn(async move {
+            // The caller may be gone; it is done all the same.
+            drop(sender.send(slots.switch(slot, egress).await));
+        });
+        receiver.await.map_err(|_| NetError::Closed)?
+    }
+
+    /// Names are closed first and opened last: whoever can look one up can reach it.
+    async fn switch(&self, slot: SlotId, egress: Egress) -> Result<(), NetError> {
+        match egress {
+            Egress::Closed => self.switch_names(slot, egress),
+            Egress::Open => {}
+        }
+        let site = Arc::clone(&self.site);
+        in_thread(move || build::set_egress(&site, slot, egress)).await?;
+        match egress {
+            Egress::Open => self.switch_names(slot, egress),
+            Egress::Closed => {}
+        }
+        Ok(())
+    }
+
+    fn switch_names(&self, slot: SlotId, egress: Egress) {
+        if let Some(forwarder) = self.lock().forwarders.get(&slot) {
+            forwarder.set_egress(egress);
+        }
     }
 
     /// See [`Network::sweep`](crate::Network::sweep).

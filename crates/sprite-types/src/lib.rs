@@ -6,6 +6,7 @@
 
 mod id;
 mod name;
+mod policy;
 mod resources;
 mod status;
 
@@ -14,6 +15,10 @@ pub use id::{
     TokenId,
 };
 pub use name::{Label, NameError, OrgSlug, SpriteName};
+pub use policy::{
+    Confinement, CountLimit, DomainError, DomainPattern, Egress, MemoryLimit, NetworkPolicy,
+    NetworkRule, Policies, Preset, Privileges, Profile, ResourceLimits, RuleAction, UnknownWord,
+};
 pub use resources::{Resources, ResourcesError};
 pub use status::{DriverKind, Isolation, SpriteStatus};
 

@@ -23,6 +23,8 @@ pub(crate) enum Failure {
     Server,
     /// It is not a question but an update or the like.
     NotImplemented,
+    /// Whoever asks may not.
+    Refused,
 }
 
 impl Failure {
@@ -31,6 +33,7 @@ impl Failure {
             Self::Format => 1,
             Self::Server => 2,
             Self::NotImplemented => 4,
+            Self::Refused => 5,
         }
     }
 }

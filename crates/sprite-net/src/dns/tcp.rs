@@ -10,8 +10,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::message::{Received, failure, receive};
-use super::upstream::{Upstream, read_frame, write_frame};
+use super::Relay;
+use super::upstream::{read_frame, write_frame};
 
 /// Connections of one machine. More wait in the listener's queue.
 pub(super) const MOST_CONNECTIONS: usize = 16;
@@ -22,7 +22,7 @@ const IDLE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves until `stop`. Connections are closed then.
-pub(super) async fn serve(listener: TcpListener, upstream: Arc<Upstream>, stop: CancellationToken) {
+pub(super) async fn serve(listener: TcpListener, relay: Relay, stop: CancellationToken) {
     let free = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
@@ -40,9 +40,9 @@ pub(super) async fn serve(listener: TcpListener, upstream: Arc<Upstream>, stop: 
         while connections.try_join_next().is_some() {}
         match accepted {
             Ok((stream, _)) => {
-                let upstream = Arc::clone(&upstream);
+                let relay = relay.clone();
                 connections.spawn(async move {
-                    if let Err(error) = talk(stream, &upstream).await {
+                    if let Err(error) = talk(stream, &relay).await {
                         tracing::debug!(%error, "DNS connection ended");
                     }
                     drop(permit);
@@ -57,16 +57,16 @@ pub(super) async fn serve(listener: TcpListener, upstream: Arc<Upstream>, stop: 
 }
 
 /// One question after the other, until the machine closes, is idle, or sends what is no question.
-async fn talk(mut stream: TcpStream, upstream: &Upstream) -> io::Result<()> {
+async fn talk(mut stream: TcpStream, relay: &Relay) -> io::Result<()> {
     loop {
         let message = match timeout(IDLE, read_frame(&mut stream)).await? {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
             message => message?,
         };
-        let answer = match receive(&message) {
-            Received::Query(query) => upstream.by_tcp(query).await,
-            Received::Refused(reason) => failure(&message, reason),
-            Received::Ignored => return Ok(()),
+        let upstream = &relay.upstream;
+        let answer = relay.door.answer(&message, |query| upstream.by_tcp(query));
+        let Some(answer) = answer.await else {
+            return Ok(());
         };
         timeout(IDLE, write_frame(&mut stream, &answer)).await??;
     }

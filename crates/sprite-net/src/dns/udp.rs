@@ -8,15 +8,15 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::message::{Received, failure, receive};
-use super::upstream::{LARGEST_DATAGRAM, Upstream};
+use super::Relay;
+use super::upstream::LARGEST_DATAGRAM;
 
 /// Questions of one machine that wait for an answer. More are not taken from the socket, whose small buffer
 /// then overflows: what a flood loses is its own.
 pub(super) const MOST_IN_FLIGHT: usize = 32;
 
 /// Serves until `stop`. Questions in flight are given up then.
-pub(super) async fn serve(socket: UdpSocket, upstream: Arc<Upstream>, stop: CancellationToken) {
+pub(super) async fn serve(socket: UdpSocket, relay: Relay, stop: CancellationToken) {
     let socket = Arc::new(socket);
     let free = Arc::new(Semaphore::new(MOST_IN_FLIGHT));
     let mut questions = JoinSet::new();
@@ -39,9 +39,9 @@ pub(super) async fn serve(socket: UdpSocket, upstream: Arc<Upstream>, stop: Canc
             Ok((length, _)) if length > LARGEST_DATAGRAM => {}
             Ok((length, from)) => {
                 let (bytes, socket) = (buffer[..length].to_vec(), Arc::clone(&socket));
-                let upstream = Arc::clone(&upstream);
+                let relay = relay.clone();
                 questions.spawn(async move {
-                    answer(&bytes, from, &socket, &upstream).await;
+                    answer(&bytes, from, &socket, &relay).await;
                     drop(permit);
                 });
             }
@@ -51,11 +51,11 @@ pub(super) async fn serve(socket: UdpSocket, upstream: Arc<Upstream>, stop: Canc
     }
 }
 
-async fn answer(bytes: &[u8], from: SocketAddr, socket: &UdpSocket, upstream: &Upstream) {
-    let answer = match receive(bytes) {
-        Received::Query(query) => upstream.by_udp(query).await,
-        Received::Refused(reason) => failure(bytes, reason),
-        Received::Ignored => return,
+async fn answer(bytes: &[u8], from: SocketAddr, socket: &UdpSocket, relay: &Relay) {
+    let upstream = &relay.upstream;
+    let answer = relay.door.answer(bytes, |query| upstream.by_udp(query));
+    let Some(answer) = answer.await else {
+        return;
     };
     if let Err(error) = socket.send_to(&answer, from).await {
         tracing::debug!(%error, "send an answer");

@@ -16,7 +16,7 @@ use expression::Rule;
 
 pub(crate) use host::{host_table_name, install_host_table, instance_of_table, remove_host_table};
 pub(crate) use look::{BaseChain, Hook, Policy, TableEvent, chains, table_event, tables};
-pub(crate) use router::install_router_table;
+pub(crate) use router::{egress_of_namespace, install_router_table, set_egress};
 
 /// Family of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

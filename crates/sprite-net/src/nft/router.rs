@@ -3,12 +3,16 @@
 use std::io;
 use std::net::Ipv4Addr;
 
+use sprite_types::Egress;
+
 use super::expression::{ConnectionState, End, Is, Refusal, Rule, Side, Transport};
-use super::{At, Batch, Otherwise, TableFamily};
+use super::{At, Batch, Otherwise, TableFamily, tables};
 use crate::address::{CLOSED, GATEWAY, GUEST_IP};
 use crate::build::{GATEWAY_LINK, UP_LINK};
 
 const TABLE: &str = "router";
+/// Its existence is what closes a slot, so that it can be seen after a restart.
+const CLOSED_TABLE: &str = "closed";
 const CLOSED_SET: &str = "closed";
 
 /// Most connections (and UDP flows) that a machine has to the outside at once. The host's own table of
@@ -33,6 +37,42 @@ pub(crate) fn install_router_table(outside: Ipv4Addr) -> io::Result<()> {
             .source_nat(outside)
     });
     batch.commit()
+}
+
+/// Closes or opens the router in whose namespace the calling thread stands. Idempotent.
+///
+/// Closed, no packet passes between the machine and the outside in either direction, whatever connection it
+/// belongs to: what one base chain drops, no other gets back. A table of its own, so that the change is one batch
+/// and the other rules stay as they are. The machine's TCP is told at once, also in connections that it had.
+pub(crate) fn set_egress(egress: Egress) -> io::Result<()> {
+    let now = egress_of_namespace()?;
+    let mut batch = Batch::new(TableFamily::Ip, CLOSED_TABLE);
+    match (now, egress) {
+        (Egress::Open, Egress::Open) | (Egress::Closed, Egress::Closed) => return Ok(()),
+        (Egress::Closed, Egress::Open) => batch.delete_table(),
+        (Egress::Open, Egress::Closed) => {
+            let from_machine = |rule: Rule| rule.interface(Side::In, Is::Equal, GATEWAY_LINK);
+            batch.table();
+            batch.chain("forward", At::Forward, Otherwise::Drop);
+            batch.rule("forward", |rule| {
+                from_machine(rule)
+                    .transport(Transport::Tcp)
+                    .reject(Refusal::TcpReset)
+            });
+            batch.rule("forward", |rule| {
+                from_machine(rule).reject(Refusal::Prohibited)
+            });
+        }
+    }
+    batch.commit()
+}
+
+/// Whether the router is closed in whose namespace the calling thread stands.
+pub(crate) fn egress_of_namespace() -> io::Result<Egress> {
+    let closed = tables(TableFamily::Ip)?
+        .iter()
+        .any(|table| table == CLOSED_TABLE);
+    Ok(if closed { Egress::Closed } else { Egress::Open })
 }
 
 fn forward(batch: &mut Batch) {
