@@ -17,6 +17,8 @@ pub mod guest;
 pub mod launch;
 pub mod link;
 pub mod message;
+pub mod ports;
+pub mod tcp;
 pub mod wire;
 
 pub use codec::{CodecError, Frame, FrameKind, MAX_DATA, MAX_FRAME};

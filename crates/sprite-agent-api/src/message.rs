@@ -6,6 +6,9 @@
 use serde::{Deserialize, Serialize};
 use sprite_types::SessionId;
 
+use crate::ports::PortEvent;
+use crate::tcp::ConnectSpec;
+
 /// The first message of every stream, host → agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
@@ -32,6 +35,10 @@ pub enum Request {
         /// Nanoseconds since 1970, UTC.
         unix_nanos: u64,
     },
+    /// Connect to a port of the environment. Answers and bytes: [`crate::tcp`].
+    Connect(ConnectSpec),
+    /// Tell the ports on which the environment listens, and every change. Answers [`crate::ports::PortsReply`].
+    Ports,
 }
 
 /// How the environment is to look.
@@ -69,6 +76,9 @@ pub struct ExecSpec {
     /// How long it may run on with no client attached, in ms; absent: for ever.
     #[serde(default)]
     pub max_run_after_disconnect_ms: Option<u64>,
+    /// Whether ports that are opened and closed from now on are told too, as [`Reply::Port`].
+    #[serde(default)]
+    pub ports: bool,
 }
 
 /// A terminal's size in character cells.
@@ -91,6 +101,9 @@ pub struct AttachSpec {
     /// First byte of stderr that is wanted.
     #[serde(default)]
     pub stderr_offset: u64,
+    /// As in [`ExecSpec`].
+    #[serde(default)]
+    pub ports: bool,
 }
 
 /// Which session to signal, and what to do if that does not end it.
@@ -143,6 +156,8 @@ pub enum Reply {
     Kill(KillEvent),
     /// All that was written is on the disk.
     Synced,
+    /// A port was opened or closed; only before [`Reply::Exited`], and only if it was asked for.
+    Port(PortEvent),
     /// The operation could not be done; the last message of its stream.
     Failed(Failure),
 }

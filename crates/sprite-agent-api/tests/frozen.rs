@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,8 @@ use sprite_agent_api::message::{
     AgentInfo, AttachSpec, EnvironmentSpec, ExecSpec, Failure, FailureKind, Input, KillEvent,
     KillSpec, Reply, Request, SessionInfo, SessionStarted, TtySize,
 };
+use sprite_agent_api::ports::{Port, PortEvent, PortsReply};
+use sprite_agent_api::tcp::{ConnectInput, ConnectReply, ConnectSpec};
 use sprite_agent_api::{Frame, FrameKind, PROTOCOL};
 use sprite_types::SessionId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
@@ -57,6 +60,25 @@ variants! { Request, request_name, REQUESTS:
     Request::Shutdown => "shutdown",
     Request::Ping => "ping",
     Request::Clock { .. } => "clock",
+    Request::Connect(_) => "connect",
+    Request::Ports => "ports",
+}
+
+variants! { ConnectReply, connect_name, CONNECTS:
+    ConnectReply::Connected { .. } => "connected",
+    ConnectReply::Refused { .. } => "refused",
+    ConnectReply::Broken { .. } => "broken",
+    ConnectReply::Failed(_) => "failed",
+}
+
+variants! { ConnectInput, connect_input_name, CONNECT_INPUTS:
+    ConnectInput::Close => "close",
+}
+
+variants! { PortsReply, ports_name, PORTS:
+    PortsReply::List { .. } => "list",
+    PortsReply::Port(_) => "port",
+    PortsReply::Failed(_) => "failed",
 }
 
 variants! { Input, input_name, INPUTS:
@@ -77,6 +99,8 @@ variants! { Reply, reply_name, REPLIES:
     Reply::Kill(KillEvent::Exited) => "kill: exited",
     Reply::Kill(KillEvent::Complete { .. }) => "kill: complete",
     Reply::Synced => "synced",
+    Reply::Port(PortEvent::Opened(_)) => "port: opened",
+    Reply::Port(PortEvent::Closed(_)) => "port: closed",
     Reply::Failed(Failure { kind: FailureKind::Invalid, .. }) => "failed: invalid",
     Reply::Failed(Failure { kind: FailureKind::NoSession, .. }) => "failed: no session",
     Reply::Failed(Failure { kind: FailureKind::SessionEnded, .. }) => "failed: session ended",
@@ -151,6 +175,11 @@ fn requests_of_released_hosts_are_understood() {
         tty: Some(SIZE),
         stdin: true,
         max_run_after_disconnect_ms: Some(10_000),
+        ports: false,
+    };
+    let telling = ExecSpec {
+        ports: true,
+        ..exec.clone()
     };
     let plain = ExecSpec {
         path: "true".to_owned(),
@@ -160,12 +189,14 @@ fn requests_of_released_hosts_are_understood() {
         tty: None,
         stdin: false,
         max_run_after_disconnect_ms: None,
+        ports: false,
     };
-    let attach = |stdout_offset, stderr_offset| {
+    let attach = |stdout_offset, stderr_offset, ports| {
         Request::Attach(AttachSpec {
             session: SESSION,
             stdout_offset,
             stderr_offset,
+            ports,
         })
     };
     let expected = [
@@ -173,8 +204,8 @@ fn requests_of_released_hosts_are_understood() {
         Request::Start(bare),
         Request::Exec(exec),
         Request::Exec(plain),
-        attach(1024, 16),
-        attach(0, 0),
+        attach(1024, 16, false),
+        attach(0, 0, false),
         Request::Sessions,
         Request::Kill(KillSpec {
             session: SESSION,
@@ -187,6 +218,13 @@ fn requests_of_released_hosts_are_understood() {
         Request::Clock {
             unix_nanos: 1_700_000_000_123_456_789,
         },
+        Request::Connect(ConnectSpec {
+            host: "localhost".to_owned(),
+            port: 8080,
+        }),
+        Request::Ports,
+        Request::Exec(telling),
+        attach(1024, 16, true),
     ];
     check("requests.jsonl", &expected, REQUESTS, request_name);
 }
@@ -268,7 +306,50 @@ fn replies_of_released_agents_are_understood() {
             message: "read the book".to_owned(),
         })
     }));
+    expected.push(Reply::Port(PortEvent::Opened(PORT)));
+    expected.push(Reply::Port(PortEvent::Closed(PORT)));
     check("replies.jsonl", &expected, REPLIES, reply_name);
+}
+
+const PORT: Port = Port {
+    port: 3000,
+    address: IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    pid: 1847,
+};
+
+fn failure() -> Failure {
+    Failure {
+        kind: FailureKind::Limit,
+        message: "read the book".to_owned(),
+    }
+}
+
+#[test]
+fn connections_of_released_agents_are_understood() {
+    let message = || "connect to 127.0.0.1:8080: Connection refused".to_owned();
+    let expected = [
+        ConnectReply::Connected {
+            address: ([127, 0, 0, 1], 8080).into(),
+        },
+        ConnectReply::Refused { message: message() },
+        ConnectReply::Broken { message: message() },
+        ConnectReply::Failed(failure()),
+    ];
+    check("connect.jsonl", &expected, CONNECTS, connect_name);
+    let expected = [ConnectInput::Close];
+    let name = "connect-inputs.jsonl";
+    check(name, &expected, CONNECT_INPUTS, connect_input_name);
+}
+
+#[test]
+fn ports_of_released_agents_are_understood() {
+    let expected = [
+        PortsReply::List { ports: vec![PORT] },
+        PortsReply::Port(PortEvent::Opened(PORT)),
+        PortsReply::Port(PortEvent::Closed(PORT)),
+        PortsReply::Failed(failure()),
+    ];
+    check("ports.jsonl", &expected, PORTS, ports_name);
 }
 
 #[test]

@@ -15,10 +15,12 @@ use sprite_agent_api::wire;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Mutex, oneshot};
 
+use crate::connect::Connections;
 use crate::end;
 use crate::launch::{FIRST_CGROUP_FD, LISTENER_FD, RANGE_FD};
 use crate::log::say;
 use crate::operation;
+use crate::ports::Ports;
 use crate::process::ProcessSpec;
 use crate::sessions::Sessions;
 use crate::spawn::{self, SpawnReply, SpawnRequest};
@@ -34,6 +36,8 @@ pub(crate) struct Agent {
     /// What the environment was built of, once it is.
     environment: Mutex<Option<Environment>>,
     pub(crate) sessions: Arc<Sessions>,
+    pub(crate) ports: Arc<Ports>,
+    pub(crate) connections: Connections,
 }
 
 /// An environment that was built.
@@ -74,6 +78,8 @@ fn serve(walls: Walls) -> Result<std::convert::Infallible, StepError> {
             spawner,
             environment: Mutex::new(None),
             sessions: Sessions::new(),
+            ports: Ports::new(),
+            connections: Connections::default(),
         });
         let acceptor = Acceptor::new(Limits::default(), move |stream: Stream| {
             tokio::spawn(operation::perform(agent.clone(), stream));
@@ -157,6 +163,14 @@ impl Agent {
             .await
             .as_ref()
             .map(|environment| environment.spec.env.clone())
+    }
+
+    /// The sprite's host name; `None` if the environment is not there.
+    pub(crate) async fn hostname(&self) -> Option<String> {
+        let environment = self.environment.lock().await;
+        environment
+            .as_ref()
+            .map(|built| built.spec.hostname.clone())
     }
 
     /// Ends every process of the environment at once, and waits until they are gone.

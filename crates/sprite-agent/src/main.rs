@@ -17,6 +17,7 @@
 
 mod agent;
 mod confine;
+mod connect;
 mod end;
 mod environment;
 mod filter;
@@ -31,6 +32,7 @@ mod loop_device;
 mod modules;
 mod operation;
 mod passwd;
+mod ports;
 mod process;
 mod session;
 mod sessions;

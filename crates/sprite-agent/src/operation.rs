@@ -21,7 +21,7 @@ use crate::session::{Client, Name, Next, Process, Session, Stdin, Stdio};
 use crate::sessions::MOST_LIVE;
 use crate::step::{Step, StepError};
 use crate::walls::Walls;
-use crate::{end, kill, sys, terminal};
+use crate::{connect, end, kill, ports, sys, terminal};
 
 /// A process has so long to say that it runs: hostile code may stop it before it does.
 const REPORT_WITHIN: Duration = Duration::from_secs(30);
@@ -110,8 +110,11 @@ async fn dispatch(
             Reply::Synced
         }
         Request::Exec(spec) => {
+            // Before the process is there: no port of its own is older than this.
+            let mut watcher = ports::beside(&agent.ports, spec.ports);
             let session = exec(agent, spec).await?;
-            return serve(session.attach(0, 0), &session, sender, receiver).await;
+            let client = session.attach(0, 0);
+            return serve(client, &session, &mut watcher, sender, receiver).await;
         }
         Request::Attach(spec) => return attach(agent, &spec, sender, receiver).await,
         Request::Kill(spec) => return kill::perform(agent, &spec, sender).await,
@@ -120,6 +123,13 @@ async fn dispatch(
             set_clock(agent.walls, unix_nanos)?;
             ready(agent).await
         }
+        Request::Connect(spec) => {
+            let hostname = agent.hostname().await;
+            let connections = &agent.connections;
+            return connect::perform(connections, hostname.as_deref(), &spec, sender, receiver)
+                .await;
+        }
+        Request::Ports => return ports::perform(&agent.ports, sender, receiver).await,
     };
     // If the host is gone there is nobody to tell.
     let _ = reply(sender, answer).await;
@@ -167,7 +177,8 @@ async fn attach(
 ) -> Result<(), Failure> {
     let session = find(agent, spec.session)?;
     let client = session.attach(spec.stdout_offset, spec.stderr_offset);
-    serve(client, &session, sender, receiver).await
+    let mut watcher = ports::beside(&agent.ports, spec.ports);
+    serve(client, &session, &mut watcher, sender, receiver).await
 }
 
 fn check(spec: &ExecSpec) -> Result<(), Failure> {
@@ -315,6 +326,7 @@ fn make_stdio(walls: Walls, spec: &ExecSpec) -> io::Result<Made> {
 async fn serve(
     mut client: Client,
     session: &Arc<Session>,
+    watcher: &mut Option<ports::Watcher>,
     sender: &Sender,
     receiver: &mut Receiver,
 ) -> Result<(), Failure> {
@@ -323,7 +335,18 @@ async fn serve(
         loop {
             // First room, then the next chunk: what was not sent must not count as taken.
             sender.room().await?;
-            match client.next().await {
+            let next = tokio::select! {
+                biased;
+                // A few in a second, so that output does not wait for them, and never hides them.
+                changed = ports::replies(watcher) => {
+                    for port in changed {
+                        reply(sender, port).await?;
+                    }
+                    continue;
+                }
+                next = client.next() => next,
+            };
+            match next {
                 Next::Output(kind, chunk) => sender.send(Frame::data(kind, chunk)).await?,
                 Next::Exited(code) => return reply(sender, Reply::Exited { code }).await,
             }

@@ -64,6 +64,7 @@ async fn answer(
         | Reply::Exited { .. }
         | Reply::Sessions { .. }
         | Reply::Kill(_)
-        | Reply::Synced) => Ok(reply),
+        | Reply::Synced
+        | Reply::Port(_)) => Ok(reply),
     }
 }

@@ -22,6 +22,7 @@ fn spec(argv: &[&str]) -> ExecSpec {
         tty: None,
         stdin: false,
         max_run_after_disconnect_ms: None,
+        ports: false,
     }
 }
 
@@ -184,6 +185,7 @@ async fn sessions_outlive_their_clients_and_can_be_attached_and_killed() {
         session,
         stdout_offset: 0,
         stderr_offset: 0,
+        ports: false,
     };
     let mut again = awake.open(&Request::Attach(attach.clone()));
     assert_eq!(started(&mut again).await, session);
@@ -251,6 +253,7 @@ async fn a_session_without_clients_ends_when_its_time_is_over() {
     let limit = Some(10);
     let spec = ExecSpec {
         max_run_after_disconnect_ms: limit,
+        ports: false,
         ..spec(&["sleep", "1000"])
     };
     let mut stream = awake.open(&Request::Exec(spec));

@@ -19,6 +19,8 @@ use serde::de::DeserializeOwned;
 
 use crate::codec::{self, CodecError, Record};
 use crate::message::{Input, Reply, Request};
+use crate::ports::PortsReply;
+use crate::tcp::ConnectReply;
 
 pub use seeds::{Seed, seeds};
 
@@ -49,6 +51,8 @@ pub fn frames(bytes: &[u8]) {
             same_again::<Reply>(frame);
             same_again::<Request>(frame);
             same_again::<Input>(frame);
+            same_again::<ConnectReply>(frame);
+            same_again::<PortsReply>(frame);
         }
     }
 }

@@ -89,6 +89,8 @@ pub(crate) struct Shared {
     room: Notify,
     /// There is something in the inbox, or the stream ended.
     arrived: Notify,
+    /// The stream failed; for those who wait for nothing else.
+    over: Notify,
 }
 
 impl Shared {
@@ -220,6 +222,7 @@ impl Shared {
         self.to_send.notify_one();
         self.room.notify_one();
         self.arrived.notify_one();
+        self.over.notify_waiters();
     }
 
     /// Why the stream failed, if it did.
@@ -248,8 +251,8 @@ impl Shared {
         state.fin_received && state.consumed == state.received
     }
 
-    fn has_room(state: &State) -> bool {
-        state.queued - state.acked < WINDOW as u64
+    fn has_room(state: &State, window: usize) -> bool {
+        state.queued - state.acked < window as u64
     }
 
     fn push(&self, state: &mut State, record: &Record) {
@@ -295,6 +298,18 @@ impl Sender {
     /// # Cancel safety
     /// Safe.
     pub async fn room(&self) -> Result<(), LinkError> {
+        self.room_within(WINDOW).await
+    }
+
+    /// Waits until fewer than `window` bytes are unacknowledged: for streams of which there are many. A window of
+    /// less than a quarter of [`WINDOW`] may never open again, since acknowledgements are collected.
+    ///
+    /// # Errors
+    /// The stream failed.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn room_within(&self, window: usize) -> Result<(), LinkError> {
         loop {
             {
                 let state = self.shared.lock();
@@ -304,7 +319,7 @@ impl Sender {
                 if state.fin_queued {
                     return Err(LinkError::Closed);
                 }
-                if Shared::has_room(&state) {
+                if Shared::has_room(&state, window) {
                     return Ok(());
                 }
             }
@@ -338,6 +353,21 @@ impl Sender {
     #[must_use]
     pub fn failed(&self) -> bool {
         self.shared.failure().is_some()
+    }
+
+    /// Returns when the stream has failed: for an operation that waits for something else, and neither sends nor
+    /// reads meanwhile.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn until_failed(&self) {
+        let over = self.shared.over.notified();
+        tokio::pin!(over);
+        // Whatever fails from here on wakes it.
+        over.as_mut().enable();
+        if !self.failed() {
+            over.await;
+        }
     }
 
     /// Says that nothing more follows.

@@ -26,6 +26,7 @@ pub fn command(argv: &[&str]) -> Request {
         tty: None,
         stdin: false,
         max_run_after_disconnect_ms: None,
+        ports: false,
     })
 }
 

@@ -77,7 +77,8 @@ pub(crate) async fn kill(
         | Reply::Started(_)
         | Reply::Exited { .. }
         | Reply::Sessions { .. }
-        | Reply::Synced => {
+        | Reply::Synced
+        | Reply::Port(_) => {
             return Err(Problem::machine_lost("the machine answered something else"));
         }
     };
@@ -140,7 +141,8 @@ fn progress(operation: Operation, first: KillEvent, within: Duration) -> Respons
                 | Reply::Started(_)
                 | Reply::Exited { .. }
                 | Reply::Sessions { .. }
-                | Reply::Synced,
+                | Reply::Synced
+                | Reply::Port(_),
             ) => (
                 KillLine::Error {
                     message: "the machine answered something else".to_owned(),

@@ -107,7 +107,8 @@ impl Session {
             | Reply::Exited { .. }
             | Reply::Sessions { .. }
             | Reply::Kill(_)
-            | Reply::Synced => Err(Problem::machine_lost("the machine answered something else")),
+            | Reply::Synced
+            | Reply::Port(_) => Err(Problem::machine_lost("the machine answered something else")),
         }
     }
 

@@ -59,6 +59,7 @@ pub(crate) fn attach(id: &str, query: &Query) -> Answer<AttachSpec> {
         session,
         stdout_offset: stdout.unwrap_or_default(),
         stderr_offset: stderr.unwrap_or_default(),
+        ports: true,
     })
 }
 
@@ -109,6 +110,7 @@ pub(crate) fn start(query: &Query) -> Answer<ExecSpec> {
         tty: tty.then_some(size),
         stdin,
         max_run_after_disconnect_ms: run_on,
+        ports: false,
     })
 }
 

@@ -254,7 +254,8 @@ impl Output {
                 | Reply::Started(_)
                 | Reply::Sessions { .. }
                 | Reply::Kill(_)
-                | Reply::Synced,
+                | Reply::Synced
+                | Reply::Port(_),
             ) => {}
             Err(_) => self.lost("the machine sent a message that cannot be read"),
         }

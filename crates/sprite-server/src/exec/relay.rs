@@ -203,7 +203,8 @@ fn end(frame: &Frame) -> Option<Outcome> {
             | Reply::Started(_)
             | Reply::Sessions { .. }
             | Reply::Kill(_)
-            | Reply::Synced,
+            | Reply::Synced
+            | Reply::Port(_),
         ) => None,
         Err(_) => Some(Outcome::Lost(
             "the machine sent a message that cannot be read".to_owned(),

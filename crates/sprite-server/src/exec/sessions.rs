@@ -39,7 +39,8 @@ pub(crate) async fn list(app: &App, sprite: &Sprite) -> Answer<SessionList> {
         | Reply::Started(_)
         | Reply::Exited { .. }
         | Reply::Kill(_)
-        | Reply::Synced => Err(Problem::machine_lost("the machine answered something else")),
+        | Reply::Synced
+        | Reply::Port(_) => Err(Problem::machine_lost("the machine answered something else")),
     }
 }
 

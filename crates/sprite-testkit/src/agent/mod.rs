@@ -5,6 +5,7 @@
 //! minutes after its end.
 
 mod command;
+mod network;
 mod session;
 
 use std::collections::BTreeMap;
@@ -91,6 +92,10 @@ impl FakeAgent {
                 Err(failure) => Err(failure),
             },
             Ok(Request::Kill(spec)) => self.kill(&spec, &sender).await,
+            Ok(Request::Connect(spec)) => {
+                told(network::connect(&spec, &sender, &mut receiver).await)
+            }
+            Ok(Request::Ports) => told(network::ports(&sender, &mut receiver).await),
             Ok(Request::Shutdown) => return self.shut_down(&sender, &mut receiver).await,
             Ok(
                 short @ (Request::Start(_)
@@ -142,6 +147,8 @@ impl FakeAgent {
             | Request::Exec(_)
             | Request::Attach(_)
             | Request::Kill(_)
+            | Request::Connect(_)
+            | Request::Ports
             | Request::Shutdown => {}
         }
         let environment = self.state().environment.is_some();
