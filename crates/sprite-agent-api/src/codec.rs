@@ -144,6 +144,31 @@ pub(crate) fn encode(record: &Record) -> (Bytes, Bytes) {
     (header.freeze(), payload)
 }
 
+impl Frame {
+    /// The frame as bytes, for a connection between processes of one machine: what comes before the payload.
+    #[must_use]
+    pub fn head(&self) -> [u8; HEADER] {
+        let length = u32::try_from(self.payload.len() + 1).expect("frames are at most MAX_FRAME");
+        let [a, b, c, d] = length.to_le_bytes();
+        [a, b, c, d, kind_byte(self.kind)]
+    }
+
+    /// Takes the next whole frame off `buffer`, as [`Frame::head`] and the payload made it; `None` if more bytes are
+    /// needed.
+    ///
+    /// # Errors
+    /// The bytes are no frame: what follows them cannot be read either.
+    pub fn take(buffer: &mut BytesMut) -> Result<Option<Self>, CodecError> {
+        match decode(buffer)? {
+            Some(Record::Frame(frame)) => Ok(Some(frame)),
+            Some(Record::Fin) => Err(CodecError::Kind { kind: KIND_FIN }),
+            Some(Record::Ack(_)) => Err(CodecError::Kind { kind: KIND_ACK }),
+            Some(Record::Abort) => Err(CodecError::Kind { kind: KIND_ABORT }),
+            None => Ok(None),
+        }
+    }
+}
+
 /// Takes the next whole record off `buffer`; `None` if more bytes are needed.
 pub(crate) fn decode(buffer: &mut BytesMut) -> Result<Option<Record>, CodecError> {
     let Some(header) = buffer.first_chunk::<HEADER>() else {

@@ -11,6 +11,7 @@
 #![warn(missing_docs)]
 
 mod codec;
+pub mod fs;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod guest;

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 use sprite_types::SessionId;
 
+use crate::fs::FsSpec;
 use crate::ports::PortEvent;
 use crate::tcp::ConnectSpec;
 
@@ -39,6 +40,8 @@ pub enum Request {
     Connect(ConnectSpec),
     /// Tell the ports on which the environment listens, and every change. Answers [`crate::ports::PortsReply`].
     Ports,
+    /// Do something with files of the environment. Answers as [`crate::fs`] says.
+    Fs(FsSpec),
 }
 
 /// How the environment is to look.

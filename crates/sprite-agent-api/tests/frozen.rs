@@ -12,6 +12,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use sprite_agent_api::fs::{FsCall, FsSpec};
 use sprite_agent_api::link::{
     self, Acceptor, BoxedTransport, Connect, Epoch, Limits, LinkError, Stream, StreamId,
 };
@@ -62,6 +63,7 @@ variants! { Request, request_name, REQUESTS:
     Request::Clock { .. } => "clock",
     Request::Connect(_) => "connect",
     Request::Ports => "ports",
+    Request::Fs(_) => "fs",
 }
 
 variants! { ConnectReply, connect_name, CONNECTS:
@@ -225,6 +227,12 @@ fn requests_of_released_hosts_are_understood() {
         Request::Ports,
         Request::Exec(telling),
         attach(1024, 16, true),
+        // What can be asked of files is in `frozen_fs.rs`.
+        Request::Fs(FsSpec {
+            call: FsCall::Watch,
+            working_dir: Some("/srv".to_owned()),
+            as_root: true,
+        }),
     ];
     check("requests.jsonl", &expected, REQUESTS, request_name);
 }

@@ -17,6 +17,7 @@ use tokio::sync::{Mutex, oneshot};
 
 use crate::connect::Connections;
 use crate::end;
+use crate::files::Files;
 use crate::launch::{FIRST_CGROUP_FD, LISTENER_FD, RANGE_FD};
 use crate::log::say;
 use crate::operation;
@@ -38,6 +39,7 @@ pub(crate) struct Agent {
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) ports: Arc<Ports>,
     pub(crate) connections: Connections,
+    pub(crate) files: Files,
 }
 
 /// An environment that was built.
@@ -80,6 +82,7 @@ fn serve(walls: Walls) -> Result<std::convert::Infallible, StepError> {
             sessions: Sessions::new(),
             ports: Ports::new(),
             connections: Connections::default(),
+            files: Files::new(),
         });
         let acceptor = Acceptor::new(Limits::default(), move |stream: Stream| {
             tokio::spawn(operation::perform(agent.clone(), stream));
@@ -154,6 +157,11 @@ impl Agent {
         fds: Vec<OwnedFd>,
     ) -> Result<i32, StepError> {
         self.spawner.fork(SpawnRequest::Process(spec), fds).await
+    }
+
+    /// Forks the process that handles files.
+    pub(crate) async fn fork_files(&self, fds: Vec<OwnedFd>) -> Result<i32, StepError> {
+        self.spawner.fork(SpawnRequest::Files, fds).await
     }
 
     /// Variables of the sprite; `None` if the environment is not there.

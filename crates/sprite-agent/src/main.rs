@@ -11,7 +11,7 @@
 //! | `spawn` | root of the machine, in the environment's cgroups | builds the environment, starts its processes |
 //! | `modprobe` | root of a guest | loads the module that the kernel asks for |
 //!
-//! The environment's own first process and every session's process are forks of `spawn`. None of the roles
+//! The environment's own first process, the process that handles files and every session's are forks of `spawn`. None of the roles
 //! can be seen from inside the environment: they live in a process namespace above it, and in a container also in
 //! a user namespace whose ids the environment cannot name.
 
@@ -20,6 +20,7 @@ mod confine;
 mod connect;
 mod end;
 mod environment;
+mod files;
 mod filter;
 mod identity;
 mod init;

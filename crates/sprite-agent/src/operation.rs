@@ -119,6 +119,7 @@ async fn dispatch(
         Request::Attach(spec) => return attach(agent, &spec, sender, receiver).await,
         Request::Kill(spec) => return kill::perform(agent, &spec, sender).await,
         Request::Shutdown => return shutdown(agent, sender).await,
+        Request::Fs(spec) => return agent.files.perform(agent, spec, sender, receiver).await,
         Request::Clock { unix_nanos } => {
             set_clock(agent.walls, unix_nanos)?;
             ready(agent).await

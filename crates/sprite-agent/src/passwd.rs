@@ -63,6 +63,15 @@ pub(crate) fn read_bounded(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
+/// The number that a file such as `/etc/passwd` or `/etc/group` has for a name.
+pub(crate) fn find_id(text: &str, name: &str) -> Option<u32> {
+    text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        fields.next().filter(|found| *found == name)?;
+        fields.nth(1).and_then(parse_id)
+    })
+}
+
 fn parse_user(line: &str) -> Option<User> {
     let mut fields = line.split(':');
     let name = fields.next().filter(|name| *name == USER)?;

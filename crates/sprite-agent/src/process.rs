@@ -180,7 +180,7 @@ fn take_stdio(terminal: Option<u32>, stdio: Vec<OwnedFd>, user: &User) -> io::Re
     Ok(())
 }
 
-fn reset_signals_and_limits() {
+pub(crate) fn reset_signals_and_limits() {
     // SAFETY: changes dispositions, mask and limits of this process, which has one thread; the structures live
     // over the calls.
     unsafe {

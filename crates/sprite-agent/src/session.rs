@@ -199,7 +199,7 @@ impl Process {
     }
 
     /// Waits for the end and takes the exit status: 0 to 255, 128 + n for signal n.
-    async fn wait(&self) -> io::Result<u8> {
+    pub(crate) async fn wait(&self) -> io::Result<u8> {
         loop {
             let mut ready = self.fd.readable().await?;
             let options =
@@ -219,11 +219,16 @@ impl Process {
         }
     }
 
-    /// Ends a process that became no session. It may not lead a group yet: hostile code can stop it before.
-    pub(crate) async fn discard(&self) {
+    /// Ends the process, and no other of its group.
+    pub(crate) fn kill(&self) {
         // Whoever is gone already is what was wanted.
         let _ =
             rustix::process::pidfd_send_signal(self.fd.get_ref(), rustix::process::Signal::KILL);
+    }
+
+    /// Ends a process that became no session. It may not lead a group yet: hostile code can stop it before.
+    pub(crate) async fn discard(&self) {
+        self.kill();
         // It is the agent's own child: if it cannot be waited for it is gone already.
         let _ = self.wait().await;
     }

@@ -15,6 +15,7 @@ use sprite_agent_api::message::EnvironmentSpec;
 use sprite_agent_api::wire;
 
 use crate::environment::{self, container, guest};
+use crate::files;
 use crate::init::SESSIONS_GROUP;
 use crate::launch::FIRST_CGROUP_FD;
 use crate::log::say;
@@ -33,6 +34,8 @@ pub(crate) enum SpawnRequest {
     /// Start a process. Comes with the report's descriptor, and stdin, stdout and stderr unless it has a
     /// terminal.
     Process(ProcessSpec),
+    /// Start the process that handles files. Comes with the report's descriptor and its end of a socket.
+    Files,
 }
 
 /// What became of it.
@@ -111,6 +114,7 @@ impl Spawner {
         match request {
             SpawnRequest::Environment(spec) => self.start_environment(&spec, report),
             SpawnRequest::Process(spec) => self.start_process(&spec, report, fds.collect()),
+            SpawnRequest::Files => self.start_files(report, fds.next()),
         }
     }
 
@@ -146,10 +150,7 @@ impl Spawner {
         report: OwnedFd,
         stdio: Vec<OwnedFd>,
     ) -> Result<i32, StepError> {
-        let environment = self
-            .environment
-            .as_ref()
-            .ok_or_else(|| invalid("an environment"))?;
+        let environment = self.environment()?;
         // SAFETY: the spawner has one thread.
         match unsafe { sys::fork(0, Parent::Grandparent) }.step("fork a process")? {
             Fork::Child => {
@@ -157,6 +158,20 @@ impl Spawner {
             }
             Fork::Parent { pid } => Ok(pid),
         }
+    }
+
+    fn start_files(&self, report: OwnedFd, socket: Option<OwnedFd>) -> Result<i32, StepError> {
+        let environment = self.environment()?;
+        // SAFETY: the spawner has one thread.
+        match unsafe { sys::fork(0, Parent::Grandparent) }.step("fork a process")? {
+            Fork::Child => files::become_helper(self.walls, environment, report, socket),
+            Fork::Parent { pid } => Ok(pid),
+        }
+    }
+
+    fn environment(&self) -> Result<&OwnedFd, StepError> {
+        let environment = self.environment.as_ref();
+        environment.ok_or_else(|| invalid("an environment"))
     }
 }
 

@@ -188,6 +188,19 @@ pub(crate) fn file_identity(uid: u32, gid: u32) {
     }
 }
 
+/// This thread alone acts on files as this user, with these groups, for the rest of its life.
+///
+/// By the kernel's own calls: those of a C library change all threads. The kernel takes the capabilities over files
+/// away with user 0, and no other right: for signals and for tracing the thread is whose process it is.
+pub(crate) fn thread_file_identity(uid: u32, gid: u32, groups: &[u32]) {
+    // SAFETY: the pointer and the length are of the same slice; the other calls take numbers.
+    unsafe {
+        libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr());
+        libc::syscall(libc::SYS_setfsgid, gid);
+        libc::syscall(libc::SYS_setfsuid, uid);
+    }
+}
+
 /// The new root of this mount namespace becomes the current directory, and nothing of the old one stays.
 pub(crate) fn pivot_into_current_directory() -> io::Result<()> {
     rustix::process::pivot_root(".", ".")?;

@@ -18,6 +18,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::codec::{self, CodecError, Record};
+use crate::fs::{FsReply, WatchInput};
 use crate::message::{Input, Reply, Request};
 use crate::ports::PortsReply;
 use crate::tcp::ConnectReply;
@@ -53,6 +54,8 @@ pub fn frames(bytes: &[u8]) {
             same_again::<Input>(frame);
             same_again::<ConnectReply>(frame);
             same_again::<PortsReply>(frame);
+            same_again::<FsReply>(frame);
+            same_again::<WatchInput>(frame);
         }
     }
 }

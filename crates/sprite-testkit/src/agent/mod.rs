@@ -5,6 +5,7 @@
 //! minutes after its end.
 
 mod command;
+mod files;
 mod network;
 mod session;
 
@@ -31,6 +32,7 @@ pub(crate) struct FakeAgent {
     switches: Shared,
     exit: Arc<watch::Sender<Option<String>>>,
     state: Mutex<State>,
+    files: files::Files,
 }
 
 #[derive(Default)]
@@ -46,6 +48,7 @@ impl FakeAgent {
             switches,
             exit,
             state: Mutex::default(),
+            files: files::Files::default(),
         })
     }
 
@@ -91,6 +94,7 @@ impl FakeAgent {
                 }
                 Err(failure) => Err(failure),
             },
+            Ok(Request::Fs(spec)) => told(self.files.perform(spec, &sender, &mut receiver).await),
             Ok(Request::Kill(spec)) => self.kill(&spec, &sender).await,
             Ok(Request::Connect(spec)) => {
                 told(network::connect(&spec, &sender, &mut receiver).await)
@@ -149,6 +153,7 @@ impl FakeAgent {
             | Request::Kill(_)
             | Request::Connect(_)
             | Request::Ports
+            | Request::Fs(_)
             | Request::Shutdown => {}
         }
         let environment = self.state().environment.is_some();
