@@ -10,6 +10,15 @@ use crate::query::Query;
 /// What a text message begins with if it is an envelope.
 pub const PREFIX: &str = "control:";
 
+/// How envelopes are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Envelope {
+    /// Behind [`PREFIX`].
+    Prefixed,
+    /// As they are.
+    Bare,
+}
+
 /// An envelope from the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientEnvelope {
@@ -37,6 +46,12 @@ struct RawEnvelope {
     op: String,
     #[serde(default)]
     args: RawArgs,
+    /// The other dialect's word for `op`.
+    #[serde(default)]
+    operation: String,
+    /// The other dialect's word for `args`.
+    #[serde(default)]
+    params: RawArgs,
 }
 
 /// Arguments as the SDKs write them: an object of texts and lists of texts, or a query string.
@@ -70,6 +85,10 @@ impl ClientEnvelope {
             "op.start" => Some(Self::Start {
                 op: raw.op,
                 args: raw.args.into_query()?,
+            }),
+            "start" => Some(Self::Start {
+                op: raw.operation,
+                args: raw.params.into_query()?,
             }),
             "release" => Some(Self::Release),
             other => Some(Self::Unknown {
@@ -124,10 +143,13 @@ pub enum ServerEnvelope {
 impl ServerEnvelope {
     /// The envelope as a text message.
     #[must_use]
-    pub fn to_text(&self) -> String {
+    pub fn to_text(&self, envelope: Envelope) -> String {
         let json =
             serde_json::to_string(self).expect("envelopes have string keys and no failing impls");
-        format!("{PREFIX}{json}")
+        match envelope {
+            Envelope::Prefixed => format!("{PREFIX}{json}"),
+            Envelope::Bare => json,
+        }
     }
 }
 
@@ -163,6 +185,18 @@ mod tests {
         assert_eq!(args.get("path"), Some("/a"));
     }
 
+    /// Behaviour reference §1.5: how the Go dialect starts a proxy.
+    #[test]
+    fn a_start_without_a_prefix_is_one() {
+        let start = ClientEnvelope::parse(
+            r#"{"type":"start","operation":"proxy","params":{"host":"localhost","port":80,"keep_alive":true}}"#,
+        );
+        let Some(ClientEnvelope::Start { op, args }) = start else {
+            panic!("a start");
+        };
+        assert_eq!((op.as_str(), args.get("port")), ("proxy", Some("80")));
+    }
+
     #[test]
     fn strangers_are_told_apart_from_garbage() {
         assert_eq!(
@@ -189,14 +223,14 @@ mod tests {
     #[test]
     fn answers_are_as_documented() {
         assert_eq!(
-            ServerEnvelope::Complete { exit_code: 0 }.to_text(),
+            ServerEnvelope::Complete { exit_code: 0 }.to_text(Envelope::Prefixed),
             r#"control:{"type":"op.complete","args":{"exitCode":0}}"#
         );
         assert_eq!(
             ServerEnvelope::Error {
                 error: "no".to_owned()
             }
-            .to_text(),
+            .to_text(Envelope::Prefixed),
             r#"control:{"type":"op.error","args":{"error":"no"}}"#
         );
     }

@@ -9,6 +9,8 @@ pub mod control;
 pub mod error;
 pub mod exec;
 pub mod organization;
+pub mod ports;
+pub mod proxy;
 pub mod query;
 pub mod session;
 pub mod sprite;

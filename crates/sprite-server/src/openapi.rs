@@ -35,6 +35,8 @@ use crate::routes::App;
         crate::exec::attach::attach,
         crate::exec::kill::kill,
         crate::control::control,
+        crate::proxy::proxy,
+        crate::ports::watch,
     ),
     security(("token" = [])),
     modifiers(&Token),

@@ -95,6 +95,11 @@ impl Problem {
         self
     }
 
+    /// The wire code of its kind.
+    pub(crate) fn code(&self) -> &'static str {
+        self.kind.code()
+    }
+
     /// The text for people.
     pub(crate) fn message(&self) -> &str {
         &self.body.message

@@ -17,14 +17,17 @@ use sprite_types::RUNTIME_VERSION;
 use crate::config::ServerConfig;
 use crate::exec::{attach, kill, post as exec_post, start};
 use crate::problem::Problem;
+use crate::proxy::{self, Proxies};
 use crate::sprites::{change, create, list, show, upkeep};
-use crate::{answer, auth, control, openapi, organization, unsupported};
+use crate::{answer, auth, control, openapi, organization, ports, unsupported};
 
 /// What every handler has.
 #[derive(Clone)]
 pub(crate) struct App {
     pub(crate) host: Host,
     pub(crate) config: Arc<ServerConfig>,
+    /// The connections to ports that there are.
+    pub(crate) proxies: Proxies,
     /// What `/openapi.json` answers.
     pub(crate) document: Bytes,
 }
@@ -35,6 +38,7 @@ pub fn router(host: Host, config: ServerConfig) -> Router {
         host: host.clone(),
         document: openapi::document_at(&config.public_base),
         config: Arc::new(config),
+        proxies: Proxies::default(),
     };
     let sprite = "/v1/sprites/{name}";
     let mut router = Router::new()
@@ -59,7 +63,9 @@ pub fn router(host: Host, config: ServerConfig) -> Router {
         )
         .route(&format!("{sprite}/exec/{{session}}"), get(attach::attach))
         .route(&format!("{sprite}/exec/{{session}}/kill"), post(kill::kill))
-        .route(&format!("{sprite}/control"), get(control::control));
+        .route(&format!("{sprite}/control"), get(control::control))
+        .route(&format!("{sprite}/proxy"), get(proxy::proxy))
+        .route(&format!("{sprite}/ports/watch"), get(ports::watch));
     for (path, _) in unsupported::PATHS {
         router = router.route(&format!("{sprite}{path}"), any(unsupported::refuse));
     }

@@ -7,9 +7,7 @@ use crate::named::Named;
 use crate::problem::{Answer, Problem};
 
 /// Paths below a sprite that clients know, and what they are called. Source: behaviour reference §1.6 to §1.11.
-pub(crate) const PATHS: [(&str, &str); 13] = [
-    ("/proxy", "proxy"),
-    ("/ports/watch", "ports.watch"),
+pub(crate) const PATHS: [(&str, &str); 11] = [
     ("/checkpoint", "checkpoint.create"),
     ("/checkpoints", "checkpoint.list"),
     ("/checkpoints/{id}", "checkpoint"),

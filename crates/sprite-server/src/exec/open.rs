@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use sprite_agent_api::message::{Input, Reply, Request, SessionStarted};
 use sprite_agent_api::{Frame, MAX_FRAME, link};
 use sprite_api::ErrorKind;
@@ -47,6 +48,21 @@ impl Operation {
         sprite: &Sprite,
         request: &Request,
     ) -> Answer<(Self, Reply)> {
+        Self::ask(app, sprite, request).await
+    }
+
+    /// As [`begin`](Self::begin), for operations with answers of their own.
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Cancel safety
+    /// As there.
+    pub(crate) async fn ask<T: DeserializeOwned>(
+        app: &App,
+        sprite: &Sprite,
+        request: &Request,
+    ) -> Answer<(Self, T)> {
         check_size(request)?;
         let awake = app.host.awake(sprite.id).await;
         let awake = awake.map_err(|error| Problem::waking(error, sprite.id, &sprite.name))?;
@@ -62,7 +78,7 @@ impl Operation {
     ///
     /// # Errors
     /// The machine is gone, or said something else.
-    pub(crate) async fn reply(&mut self) -> Answer<Reply> {
+    pub(crate) async fn reply<T: DeserializeOwned>(&mut self) -> Answer<T> {
         match self.stream.receiver.recv().await? {
             Some(frame) => frame
                 .message()

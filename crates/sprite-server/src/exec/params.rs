@@ -33,7 +33,12 @@ pub(crate) enum Wanted {
 pub(crate) fn wanted(query: &Query) -> Answer<Wanted> {
     match query.get("id").filter(|id| !id.is_empty()) {
         Some(id) => attach(id, query).map(|spec| Wanted::Attach(id.to_owned(), spec)),
-        None => start(query).map(Wanted::Start),
+        None => start(query).map(|spec| {
+            Wanted::Start(ExecSpec {
+                ports: true,
+                ..spec
+            })
+        }),
     }
 }
 

@@ -8,13 +8,14 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use sprite_agent_api::message::{Input, Reply, SessionStarted, TtySize};
 use sprite_agent_api::{Frame, FrameKind, MAX_DATA, link};
-use sprite_api::control::{self, ClientEnvelope, ServerEnvelope};
+use sprite_api::control::{self, ClientEnvelope, Envelope, ServerEnvelope};
 use sprite_api::exec::{ClientText, ServerText, SessionInfo, StreamId};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::ports;
 use crate::ws::{Message, ReadError, Reader, Socket, Violation, Writer};
 
 /// A text message at least this often. Source: behaviour reference §1.4.4 rule 5.
@@ -179,7 +180,7 @@ fn forward<W: AsyncWrite + Unpin>(
         Err(error) => return Some(Outcome::Lost(error.to_string())),
     };
     let prefix: &[u8] = match (frame.kind, tty) {
-        (FrameKind::Control, _) => return end(&frame),
+        (FrameKind::Control, _) => return said_beside(writer, &frame),
         (FrameKind::Stdin, _) => return Some(Outcome::Lost("the machine sent stdin".to_owned())),
         (FrameKind::Stdout | FrameKind::Stderr, true) => &[],
         (FrameKind::Stdout, false) => &[StreamId::Stdout as u8],
@@ -193,8 +194,13 @@ fn forward<W: AsyncWrite + Unpin>(
     None
 }
 
-fn end(frame: &Frame) -> Option<Outcome> {
+/// Queues what the machine tells beside the output, or tells how it ended.
+fn said_beside<W: AsyncWrite + Unpin>(writer: &mut Writer<W>, frame: &Frame) -> Option<Outcome> {
     match frame.message() {
+        Ok(Reply::Port(event)) => {
+            writer.text(ports::message(event).to_json());
+            None
+        }
         Ok(Reply::Exited { code }) => Some(Outcome::Exited(code)),
         Ok(Reply::Failed(failure)) => Some(Outcome::Lost(failure.message)),
         // Of no meaning here; a newer agent may say more than we know.
@@ -203,8 +209,7 @@ fn end(frame: &Frame) -> Option<Outcome> {
             | Reply::Started(_)
             | Reply::Sessions { .. }
             | Reply::Kill(_)
-            | Reply::Synced
-            | Reply::Port(_),
+            | Reply::Synced,
         ) => None,
         Err(_) => Some(Outcome::Lost(
             "the machine sent a message that cannot be read".to_owned(),
@@ -296,7 +301,7 @@ impl Typist<'_> {
                     if waiting.texts.len() < MAX_WAITING_TEXTS {
                         waiting
                             .texts
-                            .push_back(ServerEnvelope::Error { error }.to_text());
+                            .push_back(ServerEnvelope::Error { error }.to_text(Envelope::Prefixed));
                     }
                 });
             }

@@ -39,9 +39,14 @@ pub(crate) enum Goodbye {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     pub(crate) fn new(io: S) -> Self {
+        Self::with_most(io, reader::MAX_MESSAGE)
+    }
+
+    /// A socket whose client may send messages of so many bytes at most.
+    pub(crate) fn with_most(io: S, most: usize) -> Self {
         let (read, write) = tokio::io::split(io);
         Self {
-            reader: Reader::new(read),
+            reader: Reader::new(read, most),
             writer: Writer::new(write),
         }
     }

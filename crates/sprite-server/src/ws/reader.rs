@@ -46,6 +46,8 @@ enum Kind {
 #[derive(Debug)]
 pub(crate) struct Reader<R> {
     io: R,
+    /// Longest message, in bytes.
+    most: usize,
     buffer: BytesMut,
     chunk: usize,
     /// A message whose last fragment has not come.
@@ -53,9 +55,10 @@ pub(crate) struct Reader<R> {
 }
 
 impl<R: AsyncRead + Unpin> Reader<R> {
-    pub(crate) fn new(io: R) -> Self {
+    pub(crate) fn new(io: R, most: usize) -> Self {
         Self {
             io,
+            most,
             buffer: BytesMut::new(),
             chunk: READ_SMALL,
             partial: None,
@@ -68,7 +71,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     /// Safe: what was read stays in the reader.
     pub(crate) async fn next(&mut self) -> Result<Message, ReadError> {
         loop {
-            match frame::decode(&mut self.buffer, MAX_MESSAGE)? {
+            match frame::decode(&mut self.buffer, self.most)? {
                 Ok(frame) => {
                     if let Some(message) = self.take(frame)? {
                         return Ok(message);
@@ -117,7 +120,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                     .partial
                     .take()
                     .ok_or(Violation::protocol("nothing to continue"))?;
-                if whole.len() + frame.payload.len() > MAX_MESSAGE {
+                if whole.len() + frame.payload.len() > self.most {
                     return Err(Violation::TOO_BIG);
                 }
                 whole.extend_from_slice(&frame.payload);
@@ -178,7 +181,7 @@ mod tests {
     }
 
     async fn messages(wire: &[u8]) -> (Vec<Message>, ReadError) {
-        let mut reader = Reader::new(wire);
+        let mut reader = Reader::new(wire, MAX_MESSAGE);
         let mut seen = Vec::new();
         loop {
             match reader.next().await {
@@ -233,7 +236,7 @@ mod tests {
     async fn a_long_frame_that_never_comes_takes_no_room() {
         let announced = (MAX_MESSAGE as u64).to_be_bytes();
         let wire = [&[0x82, 0xff][..], &announced, &[0; 4], b"few bytes"].concat();
-        let mut reader = Reader::new(&wire[..]);
+        let mut reader = Reader::new(&wire[..], MAX_MESSAGE);
         assert!(matches!(reader.next().await, Err(ReadError::Eof)));
         assert!(reader.buffer.capacity() < 1 << 20);
     }

@@ -45,6 +45,11 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         self.message(Opcode::Binary, prefix, payload);
     }
 
+    /// Asks whether the client is there. Nobody waits for the answer: a connection that is gone fails to take it.
+    pub(crate) fn ping(&mut self) {
+        self.message(Opcode::Ping, &[], Bytes::new());
+    }
+
     pub(crate) fn pong(&mut self, payload: Bytes) {
         self.message(Opcode::Pong, &[], payload);
     }

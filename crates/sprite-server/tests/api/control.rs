@@ -90,8 +90,10 @@ async fn what_cannot_be_done_is_answered() {
         r#"{"type":"start","operation":"proxy","params":{}}"#,
     ] {
         ws.message(Message::text(text)).await;
-        let Event::Control(envelope) = ws.next().await else {
-            panic!("{text} was not answered")
+        let envelope = match ws.next().await {
+            Event::Control(envelope) if text.starts_with("control:") => envelope,
+            Event::Text(envelope) if !text.starts_with("control:") => envelope,
+            other => panic!("{text} was answered {other:?}"),
         };
         assert_eq!(envelope["type"], "op.error", "{text}");
         assert!(envelope["args"]["error"].is_string(), "{text}");
@@ -113,6 +115,51 @@ async fn what_cannot_be_done_is_answered() {
         panic!("a lost machine was not told")
     };
     assert_eq!(envelope["type"], "op.error", "never an exit");
+}
+
+/// A connection to a port is an operation like others, in both dialects; the socket goes on behind it.
+#[tokio::test]
+async fn a_port_is_reached_over_the_socket() {
+    let server = Server::with_sprite().await;
+    let connected = Event::Text(json!({"status": "connected", "target": "127.0.0.1:7"}));
+    let mut ws = server.ws(CONTROL).await.terminal();
+    for (start, complete) in [
+        (
+            r#"control:{"type":"op.start","op":"proxy","args":{"host":"localhost","port":"7"}}"#,
+            complete(0),
+        ),
+        (
+            r#"{"type":"start","operation":"proxy","params":{"host":"localhost","port":7,"keep_alive":true}}"#,
+            Event::Text(json!({"type": "op.complete", "args": {"exitCode": 0}})),
+        ),
+    ] {
+        ws.message(Message::text(start)).await;
+        assert_eq!(ws.next().await, connected);
+        ws.send_binary("hello").await;
+        assert_eq!(ws.next().await, Event::Terminal("hello".to_owned()));
+        ws.send_text(json!({"type": "release"})).await;
+        assert_eq!(ws.next().await, complete);
+    }
+    let refused = r#"control:{"type":"op.start","op":"proxy","args":{"port":"9"}}"#;
+    ws.message(Message::text(refused)).await;
+    let Event::Control(envelope) = ws.next().await else {
+        panic!("a port where nobody listens was not answered")
+    };
+    assert_eq!(envelope["type"], "op.error");
+    ws.message(Message::text(
+        r#"{"type":"start","operation":"proxy","params":{"port":9}}"#,
+    ))
+    .await;
+    let Event::Text(answer) = ws.next().await else {
+        panic!("a port where nobody listens was not answered")
+    };
+    assert_eq!(
+        (&answer["status"], &answer["error"]),
+        (&json!("error"), &json!("connection_refused"))
+    );
+    ws.start(json!({"cmd": ["true"]})).await;
+    let mut ws = ws.pipes();
+    assert_eq!(until_complete(&mut ws).await.last(), Some(&complete(0)));
 }
 
 /// §1.5, §9.5: 404 for the client that works only without.

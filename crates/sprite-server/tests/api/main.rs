@@ -9,5 +9,6 @@ mod exec;
 mod exec_http;
 mod hostile;
 mod live_list;
+mod proxy;
 mod sessions;
 mod sprites;

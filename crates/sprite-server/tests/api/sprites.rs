@@ -336,7 +336,6 @@ async fn every_answer_tells_the_version() {
 async fn what_is_not_done_says_so() {
     let server = Server::with_sprite().await;
     for (method, path, operation) in [
-        ("GET", "proxy", "proxy"),
         ("POST", "checkpoint", "checkpoint.create"),
         ("GET", "checkpoints", "checkpoint.list"),
         ("PUT", "services/web", "services"),

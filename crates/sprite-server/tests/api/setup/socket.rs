@@ -85,6 +85,12 @@ impl Ws {
         self
     }
 
+    /// The same socket, whose binary messages are those of three streams.
+    pub(crate) fn pipes(mut self) -> Self {
+        self.tty = false;
+        self
+    }
+
     pub(crate) async fn send_text(&mut self, text: Value) {
         self.io.send(Message::text(text.to_string())).await.unwrap();
     }

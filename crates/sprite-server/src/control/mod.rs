@@ -1,8 +1,13 @@
 //! `GET /v1/sprites/{name}/control`: operations one after the other over one WebSocket.
 //! Source: behaviour reference §1.5, §11.
 //!
+//! What a client asks for is read in `asked`; each kind of operation is run here, and ends so that the socket can
+//! take the next one.
+//!
 //! The socket itself does not keep the sprite awake; an operation does, while it runs. When the sprite falls
 //! asleep, an idle socket is closed with 1001, so that its client opens another one, which wakes it.
+
+mod asked;
 
 use std::time::Duration;
 
@@ -10,23 +15,26 @@ use axum::extract::{Request, State};
 use axum::http::header;
 use axum::response::Response;
 use hyper_util::rt::TokioIo;
-use sprite_api::control::{ClientEnvelope, PREFIX, ServerEnvelope};
+use sprite_api::control::{Envelope, ServerEnvelope};
 use sprite_api::exec::{self, ServerText};
+use sprite_api::proxy::ProxyHello;
 use sprite_api::query::Query;
 use sprite_api::{ErrorBody, ErrorKind};
-use sprite_host::{Watch, WatchEvent};
-use sprite_types::{SpriteId, SpriteStatus};
+use sprite_types::SpriteId;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tracing::Instrument;
 
 use crate::connection::Connection;
+use crate::control::asked::{Asked, Operation, Started};
 use crate::exec::open::Session;
 use crate::exec::relay::{self, Dialect, KEEPALIVE, Outcome};
 use crate::exec::{params, socket};
 use crate::named::Named;
 use crate::problem::{Answer, Problem};
+use crate::proxy;
 use crate::routes::App;
+use crate::sleep::Sleep;
 use crate::ws::{Goodbye, Message, ReadError, Socket, Upgrade, Violation};
 
 /// The client that probes for this socket and then uses it wrongly: without it, it works.
@@ -39,7 +47,8 @@ const UPGRADE_WITHIN: Duration = Duration::from_secs(10);
 /// Run operations one after the other
 ///
 /// Text messages that begin with `control:` are envelopes: `op.start` from the client, `op.complete` or
-/// `op.error` from the server. Between them the messages are those of the operation. The operation is `exec`.
+/// `op.error` from the server. Between them the messages are those of the operation: `exec` or `proxy`. A start that
+/// is not an envelope, `{"type":"start","operation":…,"params":…}`, is answered in the same manner.
 #[utoipa::path(
     get, path = "/v1/sprites/{name}/control", tag = "exec", operation_id = "control",
     params(("name" = String, Path, description = "Name of the sprite")),
@@ -78,11 +87,7 @@ pub(crate) async fn control(
     let tasks = connection.tasks.clone();
     let task = async move {
         if let Ok(Ok(io)) = timeout(UPGRADE_WITHIN, upgrade.connection).await {
-            let sleep = Sleep {
-                sprite: sprite.id,
-                watch: app.host.watch(&sprite.org),
-                status: sprite.status,
-            };
+            let sleep = Sleep::of(&app.host, &sprite);
             let control = Control {
                 app,
                 sprite: sprite.id,
@@ -113,13 +118,15 @@ enum End {
     Violation(Violation),
     Stopped,
     Asleep,
+    /// An operation ended that only the socket's end can tell.
+    Finished,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Control<S> {
     async fn run(mut self) {
         let end = loop {
             let next = match self.idle().await {
-                Ok(query) => self.exec(&query).await,
+                Ok(started) => self.perform(started).await,
                 Err(end) => break end,
             };
             if let Err(end) = next {
@@ -129,6 +136,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Control<S> {
         let (goodbye, code, reason) = match end {
             End::Gone => return,
             End::Closed => (Goodbye::Said, exec::CLOSE_OK, ""),
+            End::Finished => (Goodbye::Unsaid, exec::CLOSE_OK, ""),
             End::Violation(violation) => (Goodbye::Unsaid, violation.code, violation.reason),
             End::Stopped => (Goodbye::Unsaid, exec::CLOSE_GOING_AWAY, "server stops"),
             End::Asleep => (
@@ -140,8 +148,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Control<S> {
         self.socket.close(goodbye, code, reason).await;
     }
 
-    /// Waits for an exec to be asked for, and answers everything else.
-    async fn idle(&mut self) -> Result<Query, End> {
+    async fn perform(&mut self, started: Started) -> Result<(), End> {
+        match started.operation {
+            Operation::Exec(query) => self.exec(&query).await,
+            Operation::Proxy(hello) => self.proxy(hello, started.envelope).await,
+        }
+    }
+
+    /// Waits for an operation to be asked for, and answers everything else.
+    async fn idle(&mut self) -> Result<Started, End> {
         loop {
             self.socket.writer.flush().await.map_err(|_| End::Gone)?;
             let message = tokio::select! {
@@ -154,10 +169,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Control<S> {
                 }
             };
             match message {
-                Ok(Message::Text(text)) => match asked(&text) {
-                    Asked::Exec(query) => return Ok(query),
+                Ok(Message::Text(text)) => match asked::read(&text) {
+                    Asked::Start(started) => return Ok(started),
                     Asked::Nothing => {}
-                    Asked::Wrong(error) => self.error(error),
+                    Asked::Wrong(error, envelope) => self.error(error, envelope),
                 },
                 // Input for an operation that has just ended.
                 Ok(Message::Binary(_)) => {}
@@ -174,7 +189,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Control<S> {
         let mut session = match open(&self.app, self.sprite, query).await {
             Ok(session) => session,
             Err(problem) => {
-                self.error(problem.message().to_owned());
+                self.error(problem.message().to_owned(), Envelope::Prefixed);
                 return Ok(());
             }
         };
@@ -194,7 +209,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Control<S> {
                 // Behind the exit. Source: behaviour reference §1.5.
                 self.socket
                     .writer
-                    .text(ServerEnvelope::Complete { exit_code: code }.to_text());
+                    .text(ServerEnvelope::Complete { exit_code: code }.to_text(Envelope::Prefixed));
                 drop(session);
                 match self.socket.deliver().await {
                     Goodbye::Unsaid => Ok(()),
@@ -204,7 +219,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Control<S> {
             }
             Outcome::Lost(reason) => {
                 tracing::info!(reason, "session lost its machine");
-                self.error(reason);
+                self.error(reason, Envelope::Prefixed);
                 Ok(())
             }
             Outcome::Closed => {
@@ -226,10 +241,74 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Control<S> {
         }
     }
 
-    fn error(&mut self, error: String) {
-        self.socket
-            .writer
-            .text(ServerEnvelope::Error { error }.to_text());
+    /// Runs one connection to a port.
+    async fn proxy(&mut self, hello: ProxyHello, envelope: Envelope) -> Result<(), End> {
+        let mut connected = match connect(&self.app, self.sprite, &hello).await {
+            Ok(connected) => connected,
+            Err(refusal) => {
+                match envelope {
+                    Envelope::Prefixed => self.error(refusal.message, envelope),
+                    Envelope::Bare => self.socket.writer.text(refusal.answer().to_json()),
+                }
+                return Ok(());
+            }
+        };
+        self.socket.writer.text(connected.answer(false).to_json());
+        let (dialect, stop) = (proxy::Dialect::Control, &self.connection.stop);
+        match connected.relay(&mut self.socket, dialect, stop).await {
+            proxy::Outcome::Finished => {
+                drop(connected);
+                match (self.socket.deliver().await, envelope) {
+                    (Goodbye::Said, _) => Err(End::Closed),
+                    (Goodbye::Gone, _) => Err(End::Gone),
+                    // Source: behaviour reference §11.9: this client sees an end by nothing else.
+                    (Goodbye::Unsaid, Envelope::Bare) => Err(End::Finished),
+                    (Goodbye::Unsaid, Envelope::Prefixed) => {
+                        self.complete(envelope);
+                        Ok(())
+                    }
+                }
+            }
+            proxy::Outcome::Released => {
+                connected.close().await;
+                self.complete(envelope);
+                Ok(())
+            }
+            proxy::Outcome::Broken(reason) | proxy::Outcome::Lost(reason) => {
+                drop(connected);
+                self.error(reason, envelope);
+                match envelope {
+                    Envelope::Prefixed => Ok(()),
+                    Envelope::Bare => Err(End::Finished),
+                }
+            }
+            proxy::Outcome::Closed => {
+                connected.close().await;
+                Err(End::Closed)
+            }
+            proxy::Outcome::Vanished => {
+                connected.reset();
+                Err(End::Gone)
+            }
+            proxy::Outcome::Violation(violation) => {
+                connected.reset();
+                Err(End::Violation(violation))
+            }
+            proxy::Outcome::Stopped => {
+                connected.reset();
+                Err(End::Stopped)
+            }
+        }
+    }
+
+    fn complete(&mut self, envelope: Envelope) {
+        let complete = ServerEnvelope::Complete { exit_code: 0 };
+        self.socket.writer.text(complete.to_text(envelope));
+    }
+
+    fn error(&mut self, error: String, envelope: Envelope) {
+        let error = ServerEnvelope::Error { error };
+        self.socket.writer.text(error.to_text(envelope));
     }
 }
 
@@ -240,77 +319,14 @@ async fn open(app: &App, sprite: SpriteId, query: &Query) -> Answer<Session> {
     Session::open(app, &sprite, wanted).await
 }
 
-/// What a text message between operations asks for.
-enum Asked {
-    Exec(Query),
-    Nothing,
-    Wrong(String),
-}
-
-fn asked(text: &str) -> Asked {
-    let Some(json) = text.strip_prefix(PREFIX) else {
-        // A late resize or signal, or Go's `{"type":"release"}`; but who starts something must be answered.
-        return match ClientEnvelope::parse(text) {
-            Some(ClientEnvelope::Unknown { kind }) if kind == "start" => {
-                Asked::Wrong("this server does not run that operation over control".to_owned())
-            }
-            Some(ClientEnvelope::Start { op, args }) => start(&op, args),
-            Some(ClientEnvelope::Release | ClientEnvelope::Unknown { .. }) | None => Asked::Nothing,
-        };
-    };
-    match ClientEnvelope::parse(json) {
-        Some(ClientEnvelope::Start { op, args }) => start(&op, args),
-        Some(ClientEnvelope::Release) => Asked::Nothing,
-        Some(ClientEnvelope::Unknown { kind }) => {
-            Asked::Wrong(format!("envelope of unknown type {kind:?}"))
-        }
-        None => Asked::Wrong("envelope cannot be read".to_owned()),
-    }
-}
-
-fn start(op: &str, args: Query) -> Asked {
-    match op {
-        "exec" => Asked::Exec(args),
-        other => {
-            let other: String = other.chars().take(80).collect();
-            Asked::Wrong(format!("unsupported operation {other:?}"))
-        }
-    }
-}
-
-/// Notices when the sprite, having run, runs no more.
-struct Sleep {
+async fn connect(
+    app: &App,
     sprite: SpriteId,
-    watch: Watch,
-    /// As it was last seen. A sprite that sleeps already, or is only just waking, does not fall asleep.
-    status: SpriteStatus,
-}
-
-impl Sleep {
-    /// Returns when the sprite falls asleep or is gone.
-    ///
-    /// # Cancel safety
-    /// Safe: what was seen is remembered.
-    async fn fallen(&mut self) {
-        loop {
-            match self.watch.next().await {
-                Some(WatchEvent::Changed { sprite, .. }) if sprite.id == self.sprite => {
-                    let before = std::mem::replace(&mut self.status, sprite.status);
-                    match (before, sprite.status) {
-                        (SpriteStatus::Running, SpriteStatus::Warm | SpriteStatus::Cold) => return,
-                        (_, SpriteStatus::Running)
-                        | (
-                            SpriteStatus::Warm | SpriteStatus::Cold,
-                            SpriteStatus::Warm | SpriteStatus::Cold,
-                        ) => {}
-                    }
-                }
-                Some(WatchEvent::Gone { sprite, .. }) if sprite.id == self.sprite => return,
-                Some(WatchEvent::Changed { .. } | WatchEvent::Gone { .. } | WatchEvent::Missed) => {
-                }
-                // The host closes; the server's own stop follows.
-                None => std::future::pending().await,
-            }
-        }
-    }
+    hello: &ProxyHello,
+) -> Result<proxy::Connected, proxy::Refusal> {
+    let sprite = app.host.sprite_by_id(sprite).await;
+    let sprite = sprite.map_err(Problem::from)?;
+    let awake = app.host.awake(sprite.id).await;
+    let awake = awake.map_err(|error| Problem::waking(error, sprite.id, &sprite.name))?;
+    proxy::connect(&app.proxies, awake, hello).await
 }

@@ -1,0 +1,234 @@
+//! `GET /v1/sprites/{name}/proxy`: a WebSocket that is a TCP connection to a port of a sprite.
+//! Source: behaviour reference §1.6.
+//!
+//! The sprite is awake before the upgrade is answered, and stays so while the connection is open. The client says
+//! where to, the machine connects, and its answer is the server's.
+
+mod tunnel;
+
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use hyper_util::rt::TokioIo;
+use sprite_api::exec;
+use sprite_api::proxy::{MAX_MESSAGE, ProxyAnswer, ProxyHello};
+use sprite_api::{ErrorBody, ErrorKind};
+use sprite_host::Awake;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+pub(crate) use tunnel::{Connected, Dialect, Outcome, Proxies, Refusal, connect};
+
+use crate::connection::Connection;
+use crate::named::Named;
+use crate::problem::{Answer, Problem};
+use crate::routes::App;
+use crate::ws::{Goodbye, Message, ReadError, Socket, Upgrade, Violation};
+
+/// How long the connection may take to become a WebSocket once it was answered.
+const UPGRADE_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a client may take to say where to: as long as clients wait for the answer.
+const HELLO_WITHIN: Duration = Duration::from_secs(10);
+
+/// Connect to a port
+///
+/// The client's first message is `{"host":"localhost","port":8080}`, the server's
+/// `{"status":"connected","target":"…"}`, or another status with `error` and `message`. Then binary messages are the
+/// bytes of the connection. A Close ends both directions; with `"half_close":true` in both first messages, the text
+/// `{"type":"eof"}` ends one. The sprite stays awake while the connection is open.
+#[utoipa::path(
+    get, path = "/v1/sprites/{name}/proxy", tag = "proxy", operation_id = "proxy",
+    params(("name" = String, Path, description = "Name of the sprite")),
+    responses(
+        (status = 101, description = "The sprite is awake and waits for the first message"),
+        (status = 404, description = "There is no such sprite", body = ErrorBody),
+        (status = 426, description = "The request is no WebSocket upgrade", body = ErrorBody),
+        (status = 503, description = "`sprite_starting`: it did not wake in time", body = ErrorBody),
+    )
+)]
+pub(crate) async fn proxy(
+    State(app): State<App>,
+    named: Named,
+    connection: Connection,
+    request: Request,
+) -> Answer<Response> {
+    let (mut parts, _) = request.into_parts();
+    let sprite = named.sprite;
+    let Some(upgrade) = Upgrade::of(&mut parts)? else {
+        return Err(Problem::new(
+            ErrorKind::UpgradeRequired,
+            "a proxy needs a WebSocket upgrade",
+        ));
+    };
+    let span = tracing::info_span!("proxy", org = %sprite.org_slug, sprite = %sprite.id);
+    async {
+        let awake = app.host.awake(sprite.id).await;
+        let awake = awake.map_err(|error| Problem::waking(error, sprite.id, &sprite.name))?;
+        let response = upgrade.response();
+        let stop = connection.stop.clone();
+        let task = async move {
+            if let Ok(Ok(io)) = timeout(UPGRADE_WITHIN, upgrade.connection).await {
+                let socket = Socket::with_most(TokioIo::new(io), MAX_MESSAGE);
+                run(socket, &app.proxies, awake, &stop).await;
+            }
+        };
+        connection.tasks.spawn(task.in_current_span());
+        Ok(response)
+    }
+    .instrument(span)
+    .await
+}
+
+async fn run<S: AsyncRead + AsyncWrite + Unpin>(
+    mut socket: Socket<S>,
+    proxies: &Proxies,
+    awake: Awake,
+    stop: &CancellationToken,
+) {
+    let hello = tokio::select! {
+        hello = timeout(HELLO_WITHIN, hello(&mut socket)) => hello,
+        () = stop.cancelled() => {
+            let reason = "server stops";
+            return socket.close(Goodbye::Unsaid, exec::CLOSE_GOING_AWAY, reason).await;
+        }
+    };
+    let hello = match hello {
+        Ok(Ok(hello)) => hello,
+        Ok(Err(NoHello::Gone)) => return,
+        Ok(Err(NoHello::Closed)) => return socket.close(Goodbye::Said, exec::CLOSE_OK, "").await,
+        Ok(Err(NoHello::Violation(violation))) => {
+            return socket
+                .close(Goodbye::Unsaid, violation.code, violation.reason)
+                .await;
+        }
+        Ok(Err(NoHello::Wrong(problem))) => return refuse(socket, &problem.into()).await,
+        Err(_) => {
+            let problem = Problem::new(ErrorKind::Invalid, "no message said where to connect to");
+            return refuse(socket, &problem.into()).await;
+        }
+    };
+    let mut connected = match connect(proxies, awake, &hello).await {
+        Ok(connected) => connected,
+        Err(refusal) => return refuse(socket, &refusal).await,
+    };
+    let half_close = hello.half_close;
+    socket.writer.text(connected.answer(half_close).to_json());
+    let dialect = Dialect::Direct { half_close };
+    let outcome = connected.relay(&mut socket, dialect, stop).await;
+    end(socket, connected, outcome).await;
+}
+
+/// Ends a connection and its socket as the other side is to see it.
+async fn end<S: AsyncRead + AsyncWrite + Unpin>(
+    mut socket: Socket<S>,
+    connected: Connected,
+    outcome: Outcome,
+) {
+    match outcome {
+        Outcome::Finished => {
+            // Nothing more comes from the port: however slowly the client reads, the sprite may sleep.
+            drop(connected);
+            let goodbye = socket.deliver().await;
+            socket.close(goodbye, exec::CLOSE_OK, "").await;
+        }
+        Outcome::Broken(reason) | Outcome::Lost(reason) => {
+            drop(connected);
+            let goodbye = socket.deliver().await;
+            socket.close(goodbye, exec::CLOSE_LOST, &reason).await;
+        }
+        Outcome::Closed | Outcome::Released => {
+            tokio::join!(
+                connected.close(),
+                socket.close(Goodbye::Said, exec::CLOSE_OK, "")
+            );
+        }
+        Outcome::Vanished => connected.reset(),
+        Outcome::Violation(violation) => {
+            connected.reset();
+            socket
+                .close(Goodbye::Unsaid, violation.code, violation.reason)
+                .await;
+        }
+        Outcome::Stopped => {
+            connected.reset();
+            let reason = "server stops";
+            socket
+                .close(Goodbye::Unsaid, exec::CLOSE_GOING_AWAY, reason)
+                .await;
+        }
+    }
+}
+
+async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(mut socket: Socket<S>, refusal: &Refusal) {
+    socket.writer.text(refusal.answer().to_json());
+    // Clients close when they have read it; the code is for those that do not read.
+    socket
+        .close(Goodbye::Unsaid, exec::CLOSE_LOST, "not connected")
+        .await;
+}
+
+/// Why a client did not say where to.
+enum NoHello {
+    Gone,
+    Closed,
+    Violation(Violation),
+    Wrong(Problem),
+}
+
+async fn hello<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut Socket<S>,
+) -> Result<ProxyHello, NoHello> {
+    loop {
+        match socket.reader.next().await {
+            Ok(Message::Text(text)) => return read_hello(text.as_bytes()).map_err(NoHello::Wrong),
+            // Some clients know one kind of message only.
+            Ok(Message::Binary(bytes)) => return read_hello(&bytes).map_err(NoHello::Wrong),
+            Ok(Message::Ping(payload)) => {
+                socket.writer.pong(payload);
+                socket.writer.flush().await.map_err(|_| NoHello::Gone)?;
+            }
+            Ok(Message::Close(_)) => return Err(NoHello::Closed),
+            Err(ReadError::Violation(violation)) => return Err(NoHello::Violation(violation)),
+            Err(ReadError::Eof | ReadError::Io(_)) => return Err(NoHello::Gone),
+        }
+    }
+}
+
+/// Reads where to connect to.
+///
+/// # Errors
+/// It is no such message, or its port is none.
+pub(crate) fn read_hello(json: &[u8]) -> Answer<ProxyHello> {
+    let hello: ProxyHello = serde_json::from_slice(json).map_err(|error| {
+        Problem::new(
+            ErrorKind::Invalid,
+            format!("the first message is not {{\"host\":…,\"port\":…}}: {error}"),
+        )
+    })?;
+    check_hello(hello)
+}
+
+/// Checks where to connect to.
+///
+/// # Errors
+/// The port is none.
+pub(crate) fn check_hello(hello: ProxyHello) -> Answer<ProxyHello> {
+    if hello.port == 0 {
+        return Err(Problem::field("port must be 1 to 65535"));
+    }
+    Ok(hello)
+}
+
+impl Refusal {
+    /// What the client is told.
+    pub(crate) fn answer(&self) -> ProxyAnswer {
+        ProxyAnswer::Error {
+            error: self.code.to_owned(),
+            message: self.message.clone(),
+        }
+    }
+}
