@@ -13,7 +13,7 @@ use sprite_lifecycle::{
     Action, Answer, Event, Fault, Memory, Operation, Phase, Request, RequestId, Sleep, State, step,
 };
 use sprite_machine::MachineExit;
-use sprite_types::SpriteId;
+use sprite_types::{MachineId, SpriteId};
 use tokio::sync::mpsc;
 use tracing::Instrument;
 
@@ -46,6 +46,8 @@ struct Actor {
     /// The end of the machine, watched while no operation is about to end it.
     exit: Option<Future<MachineExit>>,
     create_error: Option<CreateError>,
+    /// The machine that the task's span names: to name it again would add to every line of the log.
+    named: Option<MachineId>,
     closed: bool,
 }
 
@@ -177,6 +179,7 @@ impl Actor {
             operation: None,
             exit: None,
             create_error: None,
+            named: None,
             closed: false,
         }
     }
@@ -238,7 +241,9 @@ impl Actor {
         self.create_error = ended.create_error.or_else(|| self.create_error.take());
         if let Some(machine) = &self.ctx.machine {
             let id = machine.identity().machine;
-            tracing::Span::current().record("machine", tracing::field::display(id));
+            if self.named.replace(id) != Some(id) {
+                tracing::Span::current().record("machine", tracing::field::display(id));
+            }
         }
         Event::Finished(ended.result)
     }
