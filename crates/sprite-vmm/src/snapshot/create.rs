@@ -133,6 +133,8 @@ fn write_full(
     lineage: Lineage,
 ) -> Result<(), CreateError> {
     let new = NewFile::create(path).map_err(file_failure("make memory file", path))?;
+    // A file system that is filled to its end, even for a moment, stops everybody's writes.
+    memory_file::check_room(memory, &new.file).map_err(memory_failure(path))?;
     memory_file::write_all(memory, lineage.origin, &new.file).map_err(memory_failure(path))?;
     set_seal(&new.file, path, memory, Seal::Sealed(id))?;
     new.publish()

@@ -84,7 +84,8 @@ pub(super) fn write_changes(memory: &GuestMemory, to: &File) -> Result<(), Memor
 
 /// Refuses when the file system visibly lacks the room for what the guest changed.
 ///
-/// Blocks that the file has are written in place. Blocks that it shares with a clone are not, and cannot be
+/// Of a machine that came from a file, all that it has not changed is left out of account: a whole new file may still
+/// find no room. Blocks that the file has are written in place. Blocks that it shares with a clone are not, and cannot be
 /// told from here: a clone that runs out of room leaves the file that it was cloned from as it is.
 pub(super) fn check_room(memory: &GuestMemory, file: &File) -> Result<(), MemoryFileError> {
     let stat = rustix::fs::fstat(file).map_err(|error| MemoryFileError::Write(error.into()))?;
@@ -277,6 +278,20 @@ mod tests {
                 Piece::Zeroes(hole.clone()),
                 Piece::Bytes(hole.end..hole.end + PAGE)
             ]
+        );
+    }
+
+    #[test]
+    fn a_file_that_takes_nothing_more_fails_the_snapshot() {
+        let memory = memory::anonymous(64 * PAGE as u64).expect("memory");
+        memory
+            .write_slice(&[1; PAGE], GuestAddress(0))
+            .expect("in range");
+        let full = File::options().write(true).open("/dev/full");
+        let written = write_changes(&memory, &full.expect("every Linux has it"));
+        assert!(
+            matches!(&written, Err(MemoryFileError::Write(error)) if error.kind() == io::ErrorKind::StorageFull),
+            "{written:?}"
         );
     }
 
