@@ -68,7 +68,7 @@ impl Walls {
     pub(crate) fn memory(self) -> Memory {
         match self {
             Self::Container { memory, .. } => memory,
-            Self::Guest => Memory::Whole,
+            Self::Guest => Memory::of_kernel(),
         }
     }
 

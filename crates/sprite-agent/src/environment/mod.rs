@@ -33,6 +33,13 @@ pub(crate) enum Memory {
 }
 
 impl Memory {
+    /// All that this kernel has, as a number.
+    pub(crate) fn of_kernel() -> Self {
+        let info = rustix::system::sysinfo();
+        let mib = (info.totalram * u64::from(info.mem_unit)) >> 20;
+        u32::try_from(mib).map_or(Self::Whole, Self::Mib)
+    }
+
     pub(crate) fn of_mib(mib: i32) -> Self {
         match u32::try_from(mib) {
             Ok(0) | Err(_) => Self::Whole,

@@ -25,6 +25,10 @@ use crate::sys;
 /// Where the new root is made; a directory of the archive.
 const MACHINE: &str = "/machine";
 
+/// What fits into `/dev`, which is memory too. Nodes take nothing of it, and files that somebody leaves there little:
+/// otherwise it is half of all memory, beside the half that `/dev/shm` may take.
+const DEVICES_SIZE: &str = "4m";
+
 /// Makes the agent's root, and this process's and the kernel's root with it.
 pub(super) fn leave_initramfs() -> Result<(), StepError> {
     let nosuid = sys::MOUNT_ATTR_NOSUID;
@@ -53,7 +57,7 @@ pub(super) fn leave_initramfs() -> Result<(), StepError> {
     attach(&groups, &root.join("sys/fs/cgroup")).step("attach the control groups")?;
     let devices = pseudo(
         "devtmpfs",
-        &[("mode", "0755")],
+        &[("mode", "0755"), ("size", DEVICES_SIZE)],
         nosuid | sys::MOUNT_ATTR_NOEXEC,
     );
     attach(&devices.step("make /dev")?, &root.join("dev")).step("attach /dev")?;
