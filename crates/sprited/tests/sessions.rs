@@ -5,7 +5,7 @@ mod harness;
 
 use std::time::Duration;
 
-use harness::{Server, eventually, ready};
+use harness::{Server, driver, eventually, ready};
 use sprite_client::{Output, Signal, Sprite, Stdio};
 use tokio::io::AsyncWriteExt;
 
@@ -100,7 +100,12 @@ async fn a_command_of_a_millisecond_loses_nothing() {
             .unwrap();
         assert_eq!(output.stdout, format!("{i}\n").as_bytes());
     }
-    let all = (0..50).map(|i| {
+    // Emulated, each of them takes a second, and the last one's client waits for all.
+    let at_once = match driver().as_str() {
+        "microvm" => 20,
+        _ => 50,
+    };
+    let all = (0..at_once).map(|i| {
         let command = sprite
             .command("sh")
             .args(["-c", &format!("echo {i}; exit {i}")]);
@@ -381,6 +386,7 @@ async fn sizes_are_what_was_asked_for() {
         .await
         .unwrap();
     let sprite = client.sprite("small");
+    server.boots(&sprite).await;
     let size = sh(&sprite, "df --output=size -B1G / | tail -1")
         .await
         .stdout;
@@ -450,8 +456,15 @@ async fn sessions_that_ended_cost_nothing() {
             .collect();
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     };
-    let used = ticks();
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(ticks() <= used + 5, "the agent is busy with nothing to do");
+    // What the sessions' end left to do is done some time: then the agent, or the machine around it, has nothing to do.
+    eventually(Duration::from_secs(30), async || {
+        let before = ticks();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        match ticks() - before {
+            0..=5 => Ok(()),
+            used => Err(format!("{used} ticks in a second with nothing to do")),
+        }
+    })
+    .await;
     server.finish();
 }

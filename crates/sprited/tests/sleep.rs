@@ -5,6 +5,7 @@
 
 mod harness;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use harness::{Server, eventually, text, virtual_machines};
@@ -12,6 +13,15 @@ use sprite_client::Sprite;
 
 /// Emulated computers are slow; nothing waits for it when all is well.
 const SOON: Duration = Duration::from_secs(90);
+
+/// A pool with room for a sprite's disk and memory, besides what a server keeps for sprites that exist.
+const SMALL_POOL: u64 = 3 << 30;
+
+/// What a full pool has left: enough for what a sprite at rest writes, and far less than any machine's memory.
+const LEFT_IN_A_FULL_POOL: u64 = 32 << 20;
+
+/// More than [`LEFT_IN_A_FULL_POOL`], and less than the smallest machine can keep in `/dev/shm`.
+const MORE_MEMORY: u64 = 48 << 20;
 
 async fn until(sprite: &Sprite, status: &str) {
     eventually(SOON, async || {
@@ -149,6 +159,66 @@ async fn a_damaged_snapshot_is_set_aside_and_the_disk_boots() {
         "the reason is told:\n{}",
         server.log()
     );
+    server.finish();
+}
+
+/// Takes all room of the pool but what a sprite needs to go on, and too little for its memory; the file that takes it.
+fn fill(server: &Server) -> PathBuf {
+    let file = server.data_dir().join("pool/filler");
+    let filler = std::fs::File::create_new(&file).unwrap();
+    let left = rustix::fs::fstatvfs(&filler).unwrap();
+    let taken = left.f_bavail * left.f_frsize - LEFT_IN_A_FULL_POOL;
+    let flags = rustix::fs::FallocateFlags::empty();
+    rustix::fs::fallocate(&filler, flags, 0, taken).unwrap();
+    file
+}
+
+/// How often the log says that there was no room for a sprite's memory.
+fn refusals(server: &Server) -> usize {
+    let told = |line: &&str| {
+        line.contains("falling asleep failed") && line.contains("bytes are needed for memory")
+    };
+    server.log().lines().filter(told).count()
+}
+
+/// Issue: a full disk during a snapshot leaves the old state usable: the sprite runs on, with nothing lost, and
+/// sleeps when there is room. In the second round it has slept before, and only what changed is to be written.
+#[tokio::test]
+async fn a_sprite_that_finds_no_room_to_sleep_runs_on_and_sleeps_when_there_is_some() {
+    if !virtual_machines() {
+        return;
+    }
+    let server = Server::start_with_pool_of(SMALL_POOL, &["--idle-timeout", "2s"]);
+    let sprite = server.sprite("crowded").await;
+    let remembered = remember(&sprite).await;
+    text(&sprite, "echo precious > kept && sync kept").await;
+    for round in 1..=2 {
+        let filler = fill(&server);
+        // More than is left, and nothing that a page of zeroes could stand for.
+        let more = format!("head -c {MORE_MEMORY} /dev/urandom | tee /dev/shm/{round} | sha256sum");
+        let more = text(&sprite, &more).await;
+        let mut before = count(&sprite).await;
+        let earlier = refusals(&server);
+        eventually(SOON, async || match refusals(&server) {
+            now if now > earlier => Ok(()),
+            _ => Err(server.log()),
+        })
+        .await;
+        assert_eq!(sprite.info().await.unwrap().status.to_string(), "running");
+        assert_eq!(recall(&sprite).await, remembered);
+        counts_on(&sprite, before).await;
+        assert_eq!(text(&sprite, "cat kept").await, "precious");
+
+        std::fs::remove_file(filler).unwrap();
+        until(&sprite, "warm").await;
+        assert_eq!(recall(&sprite).await, remembered);
+        assert_eq!(
+            text(&sprite, &format!("sha256sum < /dev/shm/{round}")).await,
+            more
+        );
+        before = count(&sprite).await;
+        counts_on(&sprite, before).await;
+    }
     server.finish();
 }
 

@@ -8,6 +8,8 @@ use rustix::fs::{FlockOperation, flock};
 use sprite_client::{Child, Output, Sprite, Stdio};
 use tokio::io::AsyncWriteExt;
 
+use crate::harness::patiently;
+
 /// Where the program lies in a sprite.
 pub(crate) const ATTACKER: &str = "/usr/local/bin/attacker";
 
@@ -128,7 +130,7 @@ pub(crate) fn judge_report(attack: &str, said: &str) -> usize {
 
 /// What a shell in the sprite prints.
 pub(crate) async fn shell(sprite: &Sprite, script: &str) -> String {
-    let output = sprite.command("sh").args(["-c", script]).output().await;
+    let output = patiently(sprite, script).await;
     let output = output.unwrap_or_else(|error| panic!("{script}: {error}"));
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(

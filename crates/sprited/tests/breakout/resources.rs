@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sprite_client::{Client, Sprite};
+use sprite_client::Sprite;
 
 use crate::attack::{As, begin, bring, line, shell, withstand};
 use crate::harness::{Server, driver, eventually, ready};
@@ -11,10 +11,13 @@ use crate::outside;
 /// Emulated computers are slow; nothing waits for it when all is well.
 const SOON: Duration = Duration::from_secs(60);
 
-async fn small(client: &Client, name: &str) -> Sprite {
+async fn small(server: &Server, name: &str) -> Sprite {
+    let client = server.client();
     let create = client.create(name).memory_mib(256).storage_gb(1);
     create.send().await.unwrap();
-    client.sprite(name)
+    let sprite = client.sprite(name);
+    server.boots(&sprite).await;
+    sprite
 }
 
 /// The bomb fills what the sprite may have; the agent answers all the while, and a kill makes room again.
@@ -64,7 +67,7 @@ async fn a_memory_bomb_ends_itself_alone() {
         return;
     }
     let server = Server::start(&[]);
-    let sprite = small(&server.client(), "hog").await;
+    let sprite = small(&server, "hog").await;
     bring(&sprite).await;
     let agent = outside::holders(&server);
     let bystander = sprite
@@ -102,7 +105,7 @@ async fn memory_in_files_leaves_room_for_processes() {
         return;
     }
     let server = Server::start(&[]);
-    let sprite = small(&server.client(), "shm").await;
+    let sprite = small(&server, "shm").await;
     assert_eq!(shell(&sprite, "echo up").await, "up\n");
     let agent = outside::holders(&server);
     let fill = "for d in /dev/shm /run /dev; do sudo -n dd if=/dev/zero of=$d/fill bs=1M count=100000 2>&1 | \
@@ -126,7 +129,7 @@ async fn a_full_disk_is_full_inside() {
         return;
     }
     let server = Server::start(&[]);
-    let sprite = small(&server.client(), "full").await;
+    let sprite = small(&server, "full").await;
     bring(&sprite).await;
     withstand(&sprite, As::User, &["files-bomb", "/home/sprite/bomb"]).await;
     shell(&sprite, "rm -rf bomb").await;

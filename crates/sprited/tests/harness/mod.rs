@@ -14,11 +14,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use sprite_client::{Client, Sprite};
+use sprite_client::{Client, ExecError, Output, Sprite};
 use tempfile::TempDir;
 
 /// Longest first start: the base image may have to be made.
 const START_WITHIN: Duration = Duration::from_secs(600);
+
+/// Longest boot of an emulated machine on a busy computer.
+const BOOT_WITHIN: Duration = Duration::from_secs(240);
 
 /// Whether machines can be made here; says in one line why not.
 pub(crate) fn ready() -> bool {
@@ -54,7 +57,7 @@ pub(crate) fn virtual_machines() -> bool {
 
 /// What a shell's script in a sprite says, without the space around it; fails if the script does.
 pub(crate) async fn text(sprite: &Sprite, script: &str) -> String {
-    let output = sprite.command("sh").args(["-c", script]).output().await;
+    let output = patiently(sprite, script).await;
     let output = output.unwrap_or_else(|error| panic!("{script}: {error}"));
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{script}: {stderr}");
@@ -62,6 +65,22 @@ pub(crate) async fn text(sprite: &Sprite, script: &str) -> String {
         .unwrap()
         .trim()
         .to_owned()
+}
+
+/// Runs a shell's script. A sprite that starts is waited for until [`BOOT_WITHIN`], which is longer than clients wait.
+pub(crate) async fn patiently(sprite: &Sprite, script: &str) -> Result<Output, ExecError> {
+    let deadline = tokio::time::Instant::now() + BOOT_WITHIN;
+    loop {
+        let ran = sprite.command("sh").args(["-c", script]).output().await;
+        let starting = match &ran {
+            Err(ExecError::Start(error)) => error.refusal(),
+            Ok(_) | Err(_) => None,
+        };
+        let starts = starting.is_some_and(|refusal| refusal.code == "sprite_starting");
+        if !starts || tokio::time::Instant::now() >= deadline {
+            return ran;
+        }
+    }
 }
 
 /// A server that runs.
@@ -80,7 +99,29 @@ fn sprited() -> Command {
 impl Server {
     /// Starts a server of minimal sprites that stay awake, unless `flags` say otherwise.
     pub(crate) fn start(flags: &[&str]) -> Self {
+        Self::start_in(tempfile::tempdir().expect("a temporary directory"), flags)
+    }
+
+    /// As [`Server::start`], with a pool of its own that has room for `bytes` and can be filled without harm to
+    /// anybody else.
+    pub(crate) fn start_with_pool_of(bytes: u64, flags: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
+        let data = directory.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        // As a server makes it; one that finds it uses it.
+        let pool = data.join("pool.xfs");
+        std::fs::File::create_new(&pool)
+            .and_then(|file| file.set_len(bytes))
+            .unwrap();
+        let made = Command::new("mkfs.xfs")
+            .args(["-q", "-m", "reflink=1", "-s", "size=4096"])
+            .arg(&pool)
+            .status();
+        assert!(made.expect("mkfs.xfs can be started").success());
+        Self::start_in(directory, flags)
+    }
+
+    fn start_in(directory: TempDir, flags: &[&str]) -> Self {
         let mut server = Self {
             directory,
             child: None,
@@ -210,7 +251,7 @@ impl Server {
         Client::new(&self.url(), &self.token).expect("a client")
     }
 
-    /// A new sprite.
+    /// A new sprite. A virtual one is awake: emulated, its boot may take longer than any client waits.
     pub(crate) async fn sprite(&self, name: &str) -> Sprite {
         let client = self.client();
         client
@@ -218,7 +259,18 @@ impl Server {
             .send()
             .await
             .unwrap_or_else(|error| panic!("{error:?}\n{}", self.log()));
-        client.sprite(name)
+        let sprite = client.sprite(name);
+        self.boots(&sprite).await;
+        sprite
+    }
+
+    /// Waits for the boot of a sprite that was made, if it is a virtual one.
+    pub(crate) async fn boots(&self, sprite: &Sprite) {
+        if driver() != "microvm" {
+            return;
+        }
+        let ran = patiently(sprite, "true").await;
+        assert!(ran.is_ok(), "{ran:?}\n{}", self.log());
     }
 
     /// The mark of this data directory.
