@@ -18,6 +18,7 @@ pub mod guest;
 pub mod launch;
 pub mod link;
 pub mod message;
+pub mod policy;
 pub mod ports;
 pub mod tcp;
 pub mod wire;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use sprite_types::SessionId;
 
 use crate::fs::FsSpec;
+use crate::policy::PolicySpec;
 use crate::ports::PortEvent;
 use crate::tcp::ConnectSpec;
 
@@ -42,6 +43,8 @@ pub enum Request {
     Ports,
     /// Do something with files of the environment. Answers as [`crate::fs`] says.
     Fs(FsSpec),
+    /// What sessions may, from now on. Answers a [`PolicyReply`](crate::policy::PolicyReply).
+    Policy(PolicySpec),
 }
 
 /// How the environment is to look.

@@ -20,10 +20,11 @@ use sprite_agent_api::message::{
     AgentInfo, AttachSpec, EnvironmentSpec, ExecSpec, Failure, FailureKind, Input, KillEvent,
     KillSpec, Reply, Request, SessionInfo, SessionStarted, TtySize,
 };
+use sprite_agent_api::policy::{EnvironmentLimits, PolicyReply, PolicySpec};
 use sprite_agent_api::ports::{Port, PortEvent, PortsReply};
 use sprite_agent_api::tcp::{ConnectInput, ConnectReply, ConnectSpec};
 use sprite_agent_api::{Frame, FrameKind, PROTOCOL};
-use sprite_types::SessionId;
+use sprite_types::{Confinement, SessionId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 
@@ -64,6 +65,7 @@ variants! { Request, request_name, REQUESTS:
     Request::Connect(_) => "connect",
     Request::Ports => "ports",
     Request::Fs(_) => "fs",
+    Request::Policy(_) => "policy",
 }
 
 variants! { ConnectReply, connect_name, CONNECTS:
@@ -81,6 +83,11 @@ variants! { PortsReply, ports_name, PORTS:
     PortsReply::List { .. } => "list",
     PortsReply::Port(_) => "port",
     PortsReply::Failed(_) => "failed",
+}
+
+variants! { PolicyReply, policy_reply_name, POLICY_REPLIES:
+    PolicyReply::Applied => "applied",
+    PolicyReply::Failed(_) => "failed",
 }
 
 variants! { Input, input_name, INPUTS:
@@ -233,8 +240,30 @@ fn requests_of_released_hosts_are_understood() {
             working_dir: Some("/srv".to_owned()),
             as_root: true,
         }),
+        Request::Policy(PolicySpec {
+            network: "{\"rules\":[]}".to_owned(),
+            confinement: Confinement::NoCapabilities,
+            limits: Some(EnvironmentLimits {
+                memory_mib: 512,
+                pids: 1024,
+            }),
+        }),
+        Request::Policy(PolicySpec::default()),
     ];
     check("requests.jsonl", &expected, REQUESTS, request_name);
+}
+
+#[test]
+fn policy_replies_of_released_agents_are_understood() {
+    let expected = [
+        PolicyReply::Applied,
+        PolicyReply::Failed(Failure {
+            kind: FailureKind::System,
+            message: "read the book".to_owned(),
+        }),
+    ];
+    let file = "policy_replies.jsonl";
+    check(file, &expected, POLICY_REPLIES, policy_reply_name);
 }
 
 #[test]

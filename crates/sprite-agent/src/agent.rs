@@ -21,6 +21,7 @@ use crate::files::Files;
 use crate::launch::{FIRST_CGROUP_FD, LISTENER_FD, RANGE_FD};
 use crate::log::say;
 use crate::operation;
+use crate::policy::Policies;
 use crate::ports::Ports;
 use crate::process::ProcessSpec;
 use crate::sessions::Sessions;
@@ -40,6 +41,7 @@ pub(crate) struct Agent {
     pub(crate) ports: Arc<Ports>,
     pub(crate) connections: Connections,
     pub(crate) files: Files,
+    pub(crate) policies: Policies,
 }
 
 /// An environment that was built.
@@ -83,6 +85,7 @@ fn serve(walls: Walls) -> Result<std::convert::Infallible, StepError> {
             ports: Ports::new(),
             connections: Connections::default(),
             files: Files::new(),
+            policies: Policies::new(),
         });
         let acceptor = Acceptor::new(Limits::default(), move |stream: Stream| {
             tokio::spawn(operation::perform(agent.clone(), stream));

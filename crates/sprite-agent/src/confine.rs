@@ -5,6 +5,8 @@
 
 use std::io;
 
+use sprite_types::Confinement;
+
 use crate::filter;
 
 /// Capabilities that the environment's root keeps, all of them over its own ids alone.
@@ -120,6 +122,26 @@ fn set_capabilities(also: u32) -> io::Result<()> {
 pub(crate) fn filter_system_calls() -> io::Result<()> {
     filter::install_for_environment()?;
     set_capabilities(0)
+}
+
+/// Confines a session beyond what holds for all of its environment, for this process and all that it starts.
+pub(crate) fn confine_session(confinement: Confinement) -> io::Result<()> {
+    match confinement {
+        Confinement::Usual => Ok(()),
+        Confinement::NoNewPrivileges => no_new_privileges(),
+        Confinement::NoCapabilities => {
+            drop_all_but(&[])?;
+            no_new_privileges()
+        }
+    }
+}
+
+fn no_new_privileges() -> io::Result<()> {
+    // SAFETY: takes numbers, no memory.
+    match unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// The program that is executed next gets no capability by any means, once it is not root.

@@ -33,6 +33,7 @@ mod loop_device;
 mod modules;
 mod operation;
 mod passwd;
+mod policy;
 mod ports;
 mod process;
 mod session;

@@ -10,6 +10,7 @@ use sprite_agent_api::link::{LinkError, Receiver, Sender, Stream};
 use sprite_agent_api::message::{
     AgentInfo, AttachSpec, ExecSpec, Failure, FailureKind, Input, Reply, Request, TtySize,
 };
+use sprite_agent_api::policy::PolicyReply;
 use sprite_agent_api::{Frame, FrameKind, PROTOCOL};
 use sprite_types::SessionId;
 use tokio::io::{AsyncReadExt, Interest};
@@ -120,6 +121,12 @@ async fn dispatch(
         Request::Kill(spec) => return kill::perform(agent, &spec, sender).await,
         Request::Shutdown => return shutdown(agent, sender).await,
         Request::Fs(spec) => return agent.files.perform(agent, spec, sender, receiver).await,
+        Request::Policy(spec) => {
+            agent.policies.apply(agent.walls, spec)?;
+            // If the host is gone there is nobody to tell.
+            let _ = sender.send(Frame::control(&PolicyReply::Applied)).await;
+            return Ok(());
+        }
         Request::Clock { unix_nanos } => {
             set_clock(agent.walls, unix_nanos)?;
             ready(agent).await
@@ -224,6 +231,7 @@ async fn exec(agent: &Arc<Agent>, spec: ExecSpec) -> Result<Arc<Session>, Failur
     let process = ProcessSpec {
         exec: spec.clone(),
         environment,
+        confinement: agent.policies.current().confinement,
         terminal: number,
     };
     let pid = agent.fork(process, fds).await?;

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use serde::{Deserialize, Serialize};
 use sprite_agent_api::message::ExecSpec;
+use sprite_types::Confinement;
 
 use crate::confine;
 use crate::environment::guest;
@@ -28,6 +29,8 @@ pub(crate) struct ProcessSpec {
     pub(crate) exec: ExecSpec,
     /// Variables of the sprite, below those of the exec.
     pub(crate) environment: Vec<(String, String)>,
+    /// What the session may not, beyond what holds for all of the environment.
+    pub(crate) confinement: Confinement,
     /// Number of the terminal; without one, stdin, stdout and stderr come as descriptors.
     pub(crate) terminal: Option<u32>,
 }
@@ -110,6 +113,7 @@ fn prepare(
             guest::be_ordinary().map_err(failed("be as any other process"))?;
         }
     }
+    confine::confine_session(spec.confinement).map_err(failed("confine the session"))?;
     sys::become_user(user.uid, user.gid, &user.groups).map_err(failed("become the user"))?;
     // Only now may the process be looked at by its own user, as any process of the environment.
     let workdir = enter_workdir(&spec.exec, &user)?;

@@ -18,6 +18,7 @@
 mod error;
 mod intent;
 mod organisation;
+mod policy;
 mod record;
 mod row;
 mod settings;
@@ -28,6 +29,7 @@ mod transition;
 pub use error::CatalogError;
 pub use intent::Operation;
 pub use organisation::{NewToken, Organisation, Token};
+pub use policy::Policy;
 pub use settings::{PrivateAccess, UnknownWord, UrlAuth};
 pub use sprite::{InsertError, NewSprite, Settings, Sprite, StatusCounts};
 pub use store::Catalog;

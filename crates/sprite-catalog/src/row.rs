@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 
 use crate::error::{CatalogError, Step};
 
-fn unreadable(column: &'static str, text: &str) -> CatalogError {
+pub(crate) fn unreadable(column: &'static str, text: &str) -> CatalogError {
     CatalogError::Row {
         column,
         text: text.chars().take(80).collect(),

@@ -4,10 +4,14 @@
 use std::collections::BTreeMap;
 
 use sprite_catalog::{
-    Catalog, CatalogError, Fence, InsertError, NewSprite, Operation, PrivateAccess, Settings,
-    Sprite, UrlAuth,
+    Catalog, CatalogError, Fence, InsertError, NewSprite, Operation, Policy, PrivateAccess,
+    Settings, Sprite, UrlAuth,
 };
-use sprite_types::{DriverKind, Incarnation, MachineId, OrgId, Resources, SpriteId, SpriteStatus};
+use sprite_types::{
+    CountLimit, DriverKind, Incarnation, MachineId, MemoryLimit, NetworkPolicy, NetworkRule, OrgId,
+    Policies, Preset, Privileges, Profile, ResourceLimits, Resources, RuleAction, SpriteId,
+    SpriteStatus,
+};
 use time::OffsetDateTime;
 use time::macros::datetime;
 
@@ -461,4 +465,73 @@ async fn a_fence_of_another_owner_changes_nothing() {
     );
     f.catalog.delete_sprite(sprite.id, foreign).await.unwrap();
     assert_eq!(f.read(sprite.id).await, sprite);
+}
+
+#[tokio::test]
+async fn policies_are_kept_with_their_sprite_and_go_with_it() {
+    let fixture = fixture().await;
+    let (one, other) = (fixture.sprite("one").await, fixture.sprite("other").await);
+    assert_eq!(
+        fixture.catalog.policies(one.id).await.unwrap(),
+        Policies::default()
+    );
+    let closed = NetworkPolicy {
+        rules: vec![
+            NetworkRule::Domain {
+                domain: "*.example.org".parse().unwrap(),
+                action: RuleAction::Allow,
+            },
+            NetworkRule::Include {
+                include: Preset::Defaults,
+            },
+        ],
+    };
+    let wanted = Policies {
+        network: closed.clone(),
+        privileges: Privileges {
+            profile: Profile::Minimal,
+            devices: vec!["/dev/null".to_owned()],
+            no_new_privileges: true,
+        },
+        resources: ResourceLimits {
+            memory: Some(MemoryLimit {
+                limit_mb: 512,
+                autoscale: true,
+            }),
+            cpu: None,
+            pids: Some(CountLimit { limit: 100 }),
+        },
+    };
+    for policy in [
+        Policy::Network(NetworkPolicy::default()),
+        Policy::Network(wanted.network.clone()),
+        Policy::Privileges(wanted.privileges.clone()),
+        Policy::Resources(wanted.resources),
+    ] {
+        assert!(
+            fixture
+                .catalog
+                .set_policy(one.id, &policy, NOW)
+                .await
+                .unwrap()
+        );
+    }
+    assert_eq!(fixture.catalog.policies(one.id).await.unwrap(), wanted);
+    assert_eq!(
+        fixture.catalog.policies(other.id).await.unwrap(),
+        Policies::default()
+    );
+    let nobody = SpriteId::random();
+    let closed = Policy::Network(closed);
+    let stored = fixture.catalog.set_policy(nobody, &closed, NOW);
+    assert!(!stored.await.unwrap(), "there is no such sprite");
+    fixture
+        .catalog
+        .delete_sprite(one.id, one.fence())
+        .await
+        .unwrap();
+    assert_eq!(
+        fixture.catalog.policies(one.id).await.unwrap(),
+        Policies::default()
+    );
 }

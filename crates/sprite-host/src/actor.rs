@@ -19,8 +19,9 @@ use tracing::Instrument;
 
 use crate::awake::Released;
 use crate::context::Context;
+use crate::enforce::{self, NotInForce};
 use crate::error::CreateError;
-use crate::registry::{CreateReply, Look, Message, Undelivered};
+use crate::registry::{CreateReply, EnforceReply, Look, Message, Undelivered};
 use crate::reply::{self, Reply};
 use crate::shared::Shared;
 use crate::{create, destroy, load, recover, sleep, stop, wake};
@@ -43,6 +44,10 @@ struct Actor {
     next_request: u64,
     released: Arc<Released>,
     operation: Option<Future<Ended>>,
+    /// Who waits for the stored policies to be in force.
+    unruled: Vec<EnforceReply>,
+    /// Policies being put in force, and who waits for these.
+    ruling: Option<Future<(Vec<EnforceReply>, Result<(), NotInForce>)>>,
     /// The end of the machine, watched while no operation is about to end it.
     exit: Option<Future<MachineExit>>,
     create_error: Option<CreateError>,
@@ -177,6 +182,8 @@ impl Actor {
             next_request: 1,
             released: Arc::default(),
             operation: None,
+            unruled: Vec::new(),
+            ruling: None,
             exit: None,
             create_error: None,
             named: None,
@@ -197,7 +204,9 @@ impl Actor {
                 // Whoever waits in the mailbox sees it dropped: the host closes.
                 return self.ctx.shared.registry.strike_out(self.ctx.sprite.id);
             }
+            self.rule();
             if self.state.forgettable()
+                && self.ruling.is_none()
                 && self
                     .ctx
                     .shared
@@ -225,6 +234,13 @@ impl Actor {
             // Ends before beginnings: who asks now is answered by what is, not by what was.
             biased;
             ended = ready(&mut self.operation) => Some(self.ended(ended)),
+            (waiting, ruled) = ready(&mut self.ruling) => {
+                for reply in waiting {
+                    // Whoever does not wait any more needs no answer.
+                    let _ = reply.send(ruled.clone());
+                }
+                None
+            }
             exit = ready(&mut self.exit) => {
                 tracing::warn!(reason = exit.reason, "machine ended by itself");
                 Some(Event::MachineExited)
@@ -260,11 +276,40 @@ impl Actor {
                 let _ = reply.send(self.look());
                 return None;
             }
+            Message::Enforce(reply) => {
+                self.unruled.push(reply);
+                return None;
+            }
         };
         let id = RequestId(self.next_request);
         self.next_request += 1;
         self.replies.insert(id, reply);
         Some(Event::Requested(id, request))
+    }
+
+    /// Begins to put the stored policies in force, if somebody waits for that. Not beside an operation: what it
+    /// starts may have read the policies before they were stored, and is not known yet.
+    fn rule(&mut self) {
+        if self.unruled.is_empty() || self.operation.is_some() || self.ruling.is_some() {
+            return;
+        }
+        let waiting = std::mem::take(&mut self.unruled);
+        let ctx = &self.ctx;
+        let Some(machine) = ctx.machine.clone() else {
+            for reply in waiting {
+                let _ = reply.send(Ok(()));
+            }
+            return;
+        };
+        let agent = match self.look() {
+            Look::Awake(_) => enforce::Agent::Listens,
+            Look::Busy | Look::Asleep | Look::Failed(_) => enforce::Agent::MaySleep,
+        };
+        let (shared, sprite, untold) = (ctx.shared.clone(), ctx.sprite.clone(), ctx.untold.clone());
+        self.ruling = Some(Box::pin(async move {
+            let ruled = enforce::enforce(shared, sprite, machine, agent, untold).await;
+            (waiting, ruled)
+        }));
     }
 
     fn look(&self) -> Look {

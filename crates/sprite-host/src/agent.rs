@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sprite_agent_api::CodecError;
 use sprite_agent_api::link::{Epoch, LinkError};
-use sprite_agent_api::message::{Failure, Reply, Request};
+use sprite_agent_api::message::{Failure, FailureKind, Reply, Request};
+use sprite_agent_api::policy::{PolicyReply, PolicySpec};
+use sprite_agent_api::{CodecError, Frame};
 use sprite_machine::Machine;
 
 use crate::awake::open_stream;
@@ -40,13 +41,53 @@ pub(crate) async fn ask(
     request: &Request,
     within: Duration,
 ) -> Result<Reply, AskError> {
+    unless_it_ends(machine, within, answer(machine, epoch, request)).await
+}
+
+/// Tells the agent of `machine` its policies, all of them. An agent of an earlier version knows of none: it is told
+/// only what differs from the default.
+pub(crate) async fn tell_policies(
+    machine: &Arc<dyn Machine>,
+    epoch: Epoch,
+    spec: PolicySpec,
+    within: Duration,
+) -> Result<(), AskError> {
+    let usual = spec == PolicySpec::default();
+    let request = Request::Policy(spec);
+    let told = async {
+        let frame = first_frame(machine, epoch, &request).await?;
+        match frame.message::<PolicyReply>()? {
+            PolicyReply::Applied => Ok(()),
+            PolicyReply::Failed(failure) if usual && failure.kind == FailureKind::Invalid => Ok(()),
+            PolicyReply::Failed(failure) => Err(AskError::Refused(failure)),
+        }
+    };
+    unless_it_ends(machine, within, told).await
+}
+
+async fn unless_it_ends<T>(
+    machine: &Arc<dyn Machine>,
+    within: Duration,
+    answer: impl Future<Output = Result<T, AskError>>,
+) -> Result<T, AskError> {
     tokio::select! {
         // An answer that is there counts, even if the machine ended right behind it.
         biased;
-        answer = answer(machine, epoch, request) => answer,
+        answer = answer => answer,
         exit = machine.exited() => Err(AskError::Exited(exit.reason)),
         () = tokio::time::sleep(within) => Err(AskError::Late(within)),
     }
+}
+
+/// What the agent says first; the host says nothing more.
+async fn first_frame(
+    machine: &Arc<dyn Machine>,
+    epoch: Epoch,
+    request: &Request,
+) -> Result<Frame, AskError> {
+    let mut stream = open_stream(machine, epoch, request);
+    stream.sender.finish();
+    stream.receiver.recv().await?.ok_or(AskError::Silent)
 }
 
 async fn answer(
@@ -54,9 +95,7 @@ async fn answer(
     epoch: Epoch,
     request: &Request,
 ) -> Result<Reply, AskError> {
-    let mut stream = open_stream(machine, epoch, request);
-    stream.sender.finish();
-    let frame = stream.receiver.recv().await?.ok_or(AskError::Silent)?;
+    let frame = first_frame(machine, epoch, request).await?;
     match frame.message::<Reply>()? {
         Reply::Failed(failure) => Err(AskError::Refused(failure)),
         reply @ (Reply::Ready(_)

@@ -52,7 +52,7 @@ pub(crate) async fn check(shared: &Arc<Shared>, sprite: SpriteId) -> Result<Chec
 }
 
 /// Where the sprite's task stands, if it has one.
-async fn look(shared: &Shared, sprite: SpriteId) -> Option<Look> {
+pub(crate) async fn look(shared: &Shared, sprite: SpriteId) -> Option<Look> {
     let (reply, answer) = oneshot::channel();
     match shared.registry.send_if_active(sprite, Message::Look(reply)) {
         Ok(true) => answer.await.ok(),

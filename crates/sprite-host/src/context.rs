@@ -10,6 +10,7 @@ use sprite_machine::Machine;
 use sprite_types::{MachineId, SpriteStatus};
 use tokio_util::sync::CancellationToken;
 
+use crate::enforce::Untold;
 use crate::fault::FaultPoint;
 use crate::shared::{self, Shared};
 
@@ -23,6 +24,8 @@ pub(crate) struct Context {
     pub(crate) machine: Option<Arc<dyn Machine>>,
     /// A start that did not end in time, and may still make a machine; cancelled once nothing of it is left.
     pub(crate) unfinished: Option<CancellationToken>,
+    /// Whether the machine's agent still has to be told the policies.
+    pub(crate) untold: Untold,
     /// A commit failed, and may have happened or not: the row must be read again before the next.
     pub(crate) stale: bool,
 }
@@ -36,11 +39,15 @@ impl Context {
         sprite: Sprite,
         machine: Option<Arc<dyn Machine>>,
     ) -> Self {
+        let untold = Untold::default();
+        // An earlier process started it.
+        untold.set(machine.is_some());
         Self {
             shared,
             sprite,
             machine,
             unfinished: None,
+            untold,
             stale: false,
         }
     }

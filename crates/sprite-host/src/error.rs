@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sprite_catalog::CatalogError;
-use sprite_types::{Label, OrgId, ResourcesError, SpriteName};
+use sprite_types::{DriverKind, Label, OrgId, ResourcesError, SpriteName};
 
 use crate::disks::DiskError;
 
@@ -263,6 +263,52 @@ pub enum RestartError {
     Closing,
     /// The catalog could not be read.
     #[error("look the sprite up")]
+    Catalog(#[from] CatalogError),
+}
+
+/// Why a policy is not in force.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    /// There is no such sprite (any more).
+    #[error("sprite does not exist")]
+    NotFound,
+    /// A limit is out of its range. Nothing was changed.
+    #[error(transparent)]
+    Limit(#[from] ResourcesError),
+    /// The driver's environments cannot be given more than they have. Nothing was changed.
+    #[error(
+        "profile privileged needs a kernel of the sprite's own, which driver {driver} does not give"
+    )]
+    Privileged {
+        /// The sprite's driver.
+        driver: DriverKind,
+    },
+    /// The driver's environments do not have that device. Nothing was changed.
+    #[error("environments of driver {driver} have no device {device:?}")]
+    Device {
+        /// As it was asked for, cut to 80 characters.
+        device: String,
+        /// The sprite's driver.
+        driver: DriverKind,
+        /// Those that they have.
+        there: &'static [&'static str],
+    },
+    /// It is stored, and was not put in force on the machine that ran.
+    #[error("{cause}; the policy is stored and holds from the sprite's next start")]
+    NotInForce {
+        /// Which step, and what was said.
+        cause: String,
+        /// Whether that machine was ended.
+        ended: bool,
+    },
+    /// Too many requests wait for this sprite. It is stored, and holds from the sprite's next start.
+    #[error("too many requests wait for this sprite")]
+    Busy,
+    /// The host shuts down. If it is stored, it holds from the next start on.
+    #[error("host shuts down")]
+    Closing,
+    /// The catalog could not be written.
+    #[error("store the policy")]
     Catalog(#[from] CatalogError),
 }
 

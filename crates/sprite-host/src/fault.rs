@@ -54,6 +54,10 @@ pub enum FaultPoint {
     DestroyDisk,
     /// Destroy: the row is deleted, nobody knows.
     DestroyRow,
+    /// Policy: stored, and not in force.
+    PolicyStored,
+    /// Policy: in force, nobody knows.
+    PolicyEnforced,
     /// Recovery: rows of machines that are gone were set to cold.
     RecoverRows,
     /// Recovery: machines that belong to no sprite are ended.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sprite_catalog::{Catalog, Settings, Sprite, StatusCounts};
+use sprite_catalog::{Catalog, Policy, Settings, Sprite, StatusCounts};
 use sprite_machine::MachineDriver;
 use sprite_types::{Label, MachineId, OrgId, OrgSlug, SpriteId, SpriteName, TokenId};
 use tokio::sync::oneshot;
@@ -14,9 +14,10 @@ use crate::create;
 use crate::disks::Disks;
 use crate::error::{
     AuthError, CheckError, CreateError, DestroyError, ListError, LookupError, OpenError,
-    OrganisationError, RestartError, TokenError, UpdateError, WakeError,
+    OrganisationError, PolicyError, RestartError, TokenError, UpdateError, WakeError,
 };
 use crate::options::HostOptions;
+use crate::policy::{self, PolicyView};
 use crate::recover;
 use crate::registry::{Message, Undelivered};
 use crate::shared::{self, Shared};
@@ -269,6 +270,29 @@ impl Host {
     /// There is none.
     pub async fn check(&self, sprite: SpriteId) -> Result<Check, CheckError> {
         check::check(self.shared(), sprite).await
+    }
+
+    /// The policies of a sprite, and what holds of its limits now. Does not wake it.
+    ///
+    /// # Errors
+    /// The catalog cannot be read.
+    pub async fn policies(&self, sprite: &Sprite) -> Result<PolicyView, LookupError> {
+        policy::show(self.shared(), sprite).await
+    }
+
+    /// Stores a policy of a sprite and puts it in force, on a machine that runs too; does not wake it. When this
+    /// returns, whatever the sprite does is under it.
+    ///
+    /// # Errors
+    /// See [`PolicyError`].
+    ///
+    /// # Cancel safety
+    /// Cancelled, it is stored and put in force all the same, or nothing is changed.
+    ///
+    /// # Crash safety
+    /// After a crash either nothing has changed, or the next start puts it in force before anything else.
+    pub async fn set_policy(&self, sprite: &Sprite, policy: Policy) -> Result<(), PolicyError> {
+        policy::set(self.shared(), sprite, policy).await
     }
 
     /// The changes of an organisation's sprites from now on.

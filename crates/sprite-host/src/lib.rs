@@ -5,7 +5,7 @@
 //! and nothing else; one that is active has a task (`actor`), which alone owns its machine and its disk.
 //! Everybody else sends the task requests through its bounded mailbox. What comes next is decided by the pure
 //! `sprite-lifecycle`; how it is done stands in one file per operation: `create`, `wake`, `sleep`, `stop`,
-//! `destroy`, `recover`.
+//! `destroy`, `recover`, `policy`.
 //!
 //! # What is durable when
 //! The catalog's row is committed before the first side effect that it announces, and every step can be done
@@ -21,11 +21,13 @@ mod context;
 mod create;
 mod destroy;
 mod disks;
+mod enforce;
 mod error;
 mod fault;
 mod host;
 mod load;
 mod options;
+mod policy;
 mod recover;
 mod registry;
 mod reply;
@@ -41,16 +43,17 @@ pub use awake::Awake;
 pub use disks::{DiskError, Disks};
 pub use error::{
     AuthError, CheckError, CreateError, DestroyError, EnvironmentError, ListError, LookupError,
-    OpenError, OrganisationError, RestartError, TokenError, UpdateError, WakeError,
+    OpenError, OrganisationError, PolicyError, RestartError, TokenError, UpdateError, WakeError,
 };
 pub use fault::{FaultPoint, Faults};
 pub use host::Host;
 pub use options::HostOptions;
+pub use policy::PolicyView;
 pub use sprite::{
     Check, CheckStatus, ListQuery, NewSprite, Organisation, Page, Principal, ResourceRequest,
 };
 pub use sprite_catalog::{
-    Catalog, CatalogError, PrivateAccess, Settings as Change, Sprite, StatusCounts as Counts,
-    UrlAuth,
+    Catalog, CatalogError, Policy, PrivateAccess, Settings as Change, Sprite,
+    StatusCounts as Counts, UrlAuth,
 };
 pub use watch::{Watch, WatchEvent};

@@ -17,8 +17,9 @@ use sprite_types::{MachineId, SpriteStatus};
 
 use crate::agent;
 use crate::context::{Context, as_before, describe};
+use crate::enforce::EnforceError;
 use crate::fault::FaultPoint;
-use crate::wake::{self, StartError};
+use crate::wake::{self, Fresh, StartError};
 
 /// How often a load is tried before it is told as failed. The snapshot stays: the next wake tries again.
 const ATTEMPTS: u32 = 2;
@@ -136,7 +137,7 @@ async fn announce(ctx: &mut Context, machine: &Arc<dyn Machine>) -> Result<(), F
 }
 
 /// For the guest no time has passed; and its environment stands.
-async fn greet(ctx: &Context, machine: &Arc<dyn Machine>) -> Result<(), agent::AskError> {
+async fn greet(ctx: &Context, machine: &Arc<dyn Machine>) -> Result<(), EnforceError> {
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
@@ -145,7 +146,7 @@ async fn greet(ctx: &Context, machine: &Arc<dyn Machine>) -> Result<(), agent::A
     };
     let within = ctx.shared.options.boot_within;
     agent::ask(machine, ctx.shared.epoch, &clock, within).await?;
-    wake::prepare(ctx, machine).await
+    wake::prepare(ctx, machine, Fresh::No).await
 }
 
 /// The memory is lost, and that is told; the disk is as it was when the sprite fell asleep.

@@ -1,6 +1,7 @@
 //! What a start does with what an earlier process left.
 //!
 //! 1. The driver hands out the machines that still run. Those that the rows announce are kept; others are ended.
+//!    The stored policies are put in force around them.
 //! 2. Rows that announce machines which do not run any more become cold. Those that sleep without one stay as they
 //!    are; if their machine was not ended yet, it is now.
 //! 3. Disks without a row are deleted.
@@ -21,10 +22,11 @@ use sprite_types::{DriverKind, SpriteId, SpriteStatus};
 
 use crate::actor;
 use crate::context::{Context, describe};
+use crate::enforce;
 use crate::error::OpenError;
 use crate::fault::FaultPoint;
 use crate::shared::{self, Shared};
-use crate::wake;
+use crate::wake::{self, Fresh};
 
 /// Brings machines, rows and disks into agreement, and starts the tasks of sprites that need one.
 pub(crate) async fn recover(shared: &Arc<Shared>) -> Result<(), OpenError> {
@@ -41,6 +43,7 @@ pub(crate) async fn recover(shared: &Arc<Shared>) -> Result<(), OpenError> {
         .iter()
         .filter_map(|sprite| machines.remove(&sprite.id));
     end_strays(spent.collect()).await?;
+    end_unruly(shared, &active, &mut machines).await?;
     let (kept, lost): (Vec<Sprite>, Vec<Sprite>) = active
         .into_iter()
         .partition(|sprite| machines.contains_key(&sprite.id));
@@ -126,6 +129,28 @@ async fn end_strays(strays: Vec<Arc<dyn Machine>>) -> Result<(), OpenError> {
     .map(|_| ())
 }
 
+/// Puts the stored policies in force around every machine that goes on: the last run may have ended between storing
+/// one and that. A machine for which it fails is ended.
+async fn end_unruly(
+    shared: &Arc<Shared>,
+    active: &[Sprite],
+    machines: &mut Machines,
+) -> Result<(), OpenError> {
+    let each = active.iter().filter_map(|sprite| {
+        let machine = machines.get(&sprite.id)?;
+        Some(async move {
+            let error = enforce::around(shared, sprite, machine).await.err()?;
+            let (error, sprite) = (&error as &dyn Error, sprite.id);
+            tracing::error!(error, %sprite, "end a machine that has not its sprite's policies");
+            Some(sprite)
+        })
+    });
+    let unruly = futures_util::future::join_all(each).await;
+    let unruly = unruly.into_iter().flatten();
+    let ended = unruly.filter_map(|sprite| machines.remove(&sprite));
+    end_strays(ended.collect()).await
+}
+
 async fn delete_orphan_disks(shared: &Shared) -> Result<(), OpenError> {
     let disks = shared.disks.list().await.map_err(OpenError::Disks)?;
     if disks.is_empty() {
@@ -150,7 +175,7 @@ pub(crate) async fn adopt(ctx: &mut Context) -> Result<(), Fault> {
     if let Err(error) = machine.thaw().await {
         tracing::debug!(error = &error as &dyn Error, "thaw an adopted machine");
     }
-    if let Err(error) = wake::prepare(ctx, &machine).await {
+    if let Err(error) = wake::prepare(ctx, &machine, Fresh::No).await {
         let cause = describe("adopt the machine", &error);
         return Err(wake::undo(ctx, cause).await);
     }

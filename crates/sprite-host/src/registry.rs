@@ -13,6 +13,7 @@ use sprite_types::{MachineId, SpriteId};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::awake::Awake;
+use crate::enforce::NotInForce;
 use crate::error::{CreateError, DestroyError, RestartError, WakeError};
 
 /// Messages that a task has not taken yet; it takes them at once, whatever else it does.
@@ -26,6 +27,8 @@ pub(crate) enum Message {
     Destroy(oneshot::Sender<Result<(), DestroyError>>),
     Close(oneshot::Sender<()>),
     Look(oneshot::Sender<Look>),
+    /// Put the stored policies in force on the machine that there is.
+    Enforce(EnforceReply),
 }
 
 /// Where a sprite's task stands.
@@ -50,6 +53,9 @@ impl std::fmt::Debug for Look {
         })
     }
 }
+
+/// Who waits for policies to be in force.
+pub(crate) type EnforceReply = oneshot::Sender<Result<(), NotInForce>>;
 
 /// Who waits for a new sprite to be complete.
 pub(crate) type CreateReply = oneshot::Sender<Result<Sprite, CreateError>>;

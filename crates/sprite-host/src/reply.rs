@@ -41,6 +41,8 @@ pub(crate) fn refuse(message: Message, unreadable: bool) {
         Message::Destroy(reply) => drop(reply.send(Err(DestroyError::NotFound))),
         Message::Close(reply) => drop(reply.send(())),
         Message::Look(reply) => drop(reply.send(Look::Asleep)),
+        // No row, or none that can be read: no machine was started for it.
+        Message::Enforce(reply) => drop(reply.send(Ok(()))),
     }
 }
 

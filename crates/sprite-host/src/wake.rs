@@ -10,15 +10,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sprite_agent_api::message::{EnvironmentSpec, Request};
+use sprite_agent_api::policy::PolicySpec;
 use sprite_lifecycle::{Fault, Left};
 use sprite_machine::{Beginning, Identity, Machine, MachineError, MachineSpec};
-use sprite_types::MachineId;
+use sprite_types::{Egress, MachineId, Resources};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::agent::{self, AskError};
+use crate::agent;
 use crate::context::{Context, as_before, describe};
+use crate::enforce::{self, EnforceError};
 use crate::fault::FaultPoint;
 
 /// Boots a machine.
@@ -32,7 +34,7 @@ pub(crate) async fn boot(ctx: &mut Context) -> Result<(), Fault> {
     let machine = boot_announced(ctx).await?;
     ctx.machine = Some(machine.clone());
     ctx.fault(FaultPoint::WakeStarted).await;
-    if let Err(error) = prepare(ctx, &machine).await {
+    if let Err(error) = prepare(ctx, &machine, Fresh::Yes).await {
         let cause = describe("build the environment", &error);
         return Err(undo(ctx, cause).await);
     }
@@ -103,10 +105,13 @@ pub(crate) async fn start(
     beginning: Beginning,
 ) -> Result<Arc<dyn Machine>, StartError> {
     let snapshots = snapshots(ctx).await.map_err(StartError::Driver)?;
+    // Read last: what is stored after this is put in force when this operation has ended.
+    let (egress, resources) = walls(ctx).await.map_err(StartError::Driver)?;
     let spec = MachineSpec {
         identity,
         disk: ctx.shared.disks.path(ctx.sprite.id),
-        resources: ctx.sprite.resources,
+        resources,
+        egress,
         snapshots,
         beginning,
     };
@@ -144,6 +149,18 @@ pub(crate) async fn start(
     }
 }
 
+/// What stands around the machine, as the policies say.
+async fn walls(ctx: &Context) -> Result<(Egress, Resources), MachineError> {
+    let read = |error: Box<dyn std::error::Error + Send + Sync>| MachineError::Step {
+        step: "read the policies".to_owned(),
+        source: std::io::Error::other(error),
+    };
+    let policies = ctx.shared.catalog.policies(ctx.sprite.id).await;
+    let policies = policies.map_err(|error| read(error.into()))?;
+    let resources = enforce::sizes(&ctx.sprite, &policies).map_err(|error| read(error.into()))?;
+    Ok((policies.network.egress(), resources))
+}
+
 async fn snapshots(ctx: &Context) -> Result<Option<PathBuf>, MachineError> {
     if !ctx.shared.driver.keeps_snapshots() {
         return Ok(None);
@@ -171,7 +188,11 @@ async fn in_time(started: &mut oneshot::Receiver<Started>, within: Duration) -> 
 type Started = Result<Arc<dyn Machine>, MachineError>;
 
 /// Builds the environment, or sees that it stands.
-pub(crate) async fn prepare(ctx: &Context, machine: &Arc<dyn Machine>) -> Result<(), AskError> {
+pub(crate) async fn prepare(
+    ctx: &Context,
+    machine: &Arc<dyn Machine>,
+    agent: Fresh,
+) -> Result<(), EnforceError> {
     let environment = &ctx.sprite.environment;
     let spec = EnvironmentSpec {
         hostname: ctx.sprite.name.to_string(),
@@ -182,9 +203,26 @@ pub(crate) async fn prepare(ctx: &Context, machine: &Arc<dyn Machine>) -> Result
         nameservers: ctx.shared.options.nameservers.clone(),
     };
     let within = ctx.shared.options.boot_within;
-    agent::ask(machine, ctx.shared.epoch, &Request::Start(spec), within)
-        .await
-        .map(|_ready| ())
+    agent::ask(machine, ctx.shared.epoch, &Request::Start(spec), within).await?;
+    let told = match agent {
+        Fresh::Yes => {
+            let policies = ctx.shared.catalog.policies(ctx.sprite.id).await?;
+            enforce::spec(&ctx.sprite, &policies)? == PolicySpec::default()
+        }
+        Fresh::No => false,
+    };
+    if !told {
+        enforce::tell(&ctx.shared, &ctx.sprite, machine).await?;
+    }
+    ctx.untold.set(false);
+    Ok(())
+}
+
+/// Whether an agent has just begun, and so has the default policies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fresh {
+    Yes,
+    No,
 }
 
 /// Ends the machine of a wake that failed, if there is one, and takes the announcement back.
@@ -241,6 +279,12 @@ pub(crate) async fn thaw(ctx: &mut Context) -> Result<(), Fault> {
             );
         }
         return Err(fault);
+    }
+    if ctx.untold.get() {
+        if let Err(error) = enforce::tell(&ctx.shared, &ctx.sprite, &machine).await {
+            return Err(undo(ctx, describe("tell the agent its policies", &error)).await);
+        }
+        ctx.untold.set(false);
     }
     ctx.fault(FaultPoint::Thawed).await;
     Ok(())

@@ -17,7 +17,7 @@ use sprite_host::{
 };
 use sprite_machine::{Beginning, Identity, MachineDriver, MachineSpec};
 use sprite_testkit::{TestHost, eventually};
-use sprite_types::{DriverKind, Generation, MachineId, SpriteId, SpriteName, SpriteStatus};
+use sprite_types::{DriverKind, Egress, Generation, MachineId, SpriteId, SpriteName, SpriteStatus};
 use support::{SOON, all, run, until_in_agreement, until_status};
 use tokio::sync::Notify;
 
@@ -463,6 +463,7 @@ async fn machines_that_no_row_announces_are_ended() {
             identity,
             disk,
             resources: sprite.resources,
+            egress: Egress::Open,
             snapshots: None,
             beginning: Beginning::Boot,
         };

@@ -209,9 +209,19 @@ impl Cgroups {
             &self.file(group, part, "pids", "pids.max"),
             &limits.pids.to_string(),
         )?;
-        let Some(cpus) = limits.cpus else {
-            return Ok(());
-        };
+        match limits.cpus {
+            Some(cpus) => self.limit_cpus(group, part, cpus),
+            None => Ok(()),
+        }
+    }
+
+    /// Limits how much CPU time a part may use, before it runs or while it does.
+    pub(crate) fn limit_cpus(
+        &self,
+        group: &str,
+        part: Part,
+        cpus: u32,
+    ) -> Result<(), MachineError> {
         let quota = u64::from(cpus) * PERIOD_USEC;
         if self.unified {
             let file = self.file(group, part, "cpu", "cpu.max");
@@ -225,6 +235,29 @@ impl Cgroups {
             &self.file(group, part, "cpu", "cpu.cfs_quota_us"),
             &quota.to_string(),
         )
+    }
+
+    /// Changes a part's limits while it runs; the memory that it may use then, in bytes, which is more than was
+    /// asked for where the kernel cannot take back what is in use (version 1 refuses that).
+    pub(crate) fn change(
+        &self,
+        group: &str,
+        part: Part,
+        limits: &Limits,
+    ) -> Result<u64, MachineError> {
+        match self.limit(group, part, limits) {
+            Ok(()) => Ok(limits.memory),
+            Err(MachineError::Step { source, .. })
+                if source.raw_os_error() == Some(libc::EBUSY) && !self.unified =>
+            {
+                let file = self.file(group, part, "memory", "memory.limit_in_bytes");
+                let memory = read_number(&file)?;
+                let others = Limits { memory, ..*limits };
+                self.limit(group, part, &others)?;
+                Ok(memory)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// What a part uses.

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use sprite_net::Network;
-use sprite_types::{InstanceId, MachineId};
+use sprite_types::{Egress, InstanceId, MachineId};
 
 use crate::MachineError;
 use crate::cgroup::Cgroups;
@@ -94,6 +94,20 @@ impl Holdings {
                 None
             }
         }
+    }
+
+    /// Closes a machine's network, or opens it.
+    pub(crate) async fn set_egress(
+        &self,
+        record: &Record,
+        egress: Egress,
+    ) -> Result<(), MachineError> {
+        let Some(slot) = record.slot else {
+            // It has no network at all.
+            return Ok(());
+        };
+        let set = self.network.set_egress(slot, egress).await;
+        set.map_err(network("close or open the network"))
     }
 
     /// Removes what has no record: a crash between two steps, or a record that was lost.

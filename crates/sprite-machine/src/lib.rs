@@ -6,6 +6,7 @@
 //! ([`MachineDriver::adopt`]).
 #![warn(missing_docs)]
 
+mod allowed;
 mod cgroup;
 pub mod container;
 mod failure;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use sprite_agent_api::link::Connect;
-use sprite_types::{DriverKind, Generation, Incarnation, MachineId, Resources, SpriteId};
+use sprite_types::{DriverKind, Egress, Generation, Incarnation, MachineId, Resources, SpriteId};
 
 pub use holdings::purge;
 
@@ -50,6 +51,8 @@ pub struct MachineSpec {
     pub disk: PathBuf,
     /// How much of the host it may use.
     pub resources: Resources,
+    /// Whether it reaches anything outside itself, from its first step on.
+    pub egress: Egress,
     /// Where the sprite's memory is kept while it sleeps: an existing directory in the pool that no other sprite
     /// uses. `None` for drivers that keep no snapshots.
     pub snapshots: Option<PathBuf>,
@@ -199,6 +202,25 @@ pub trait Machine: Connect {
     /// # Crash safety
     /// The snapshot is durable when this returns. Before, there is none.
     async fn snapshot(&self) -> Result<(), MachineError>;
+
+    /// Closes it to the outside, or opens it again. When this returns, it is so, for connections that it has too.
+    /// For a machine that was destroyed there is nothing to do. Idempotent.
+    ///
+    /// # Errors
+    /// The kernel refused: it may be as it was.
+    async fn set_egress(&self, egress: Egress) -> Result<(), MachineError>;
+
+    /// Changes how much of the host it may use, as far as its driver can while it runs; the rest takes effect when
+    /// the sprite's next machine boots. Less memory than is in use may end processes. What it may use from now on
+    /// is what [`Machine::resources`] tells. For a machine that was destroyed there is nothing to do. Idempotent.
+    ///
+    /// # Errors
+    /// The kernel refused: limits may be partly changed.
+    async fn limit(&self, resources: &Resources) -> Result<(), MachineError>;
+
+    /// How much of the host it may use now; `None` if another process started it and [`Machine::limit`] was not
+    /// called since.
+    fn resources(&self) -> Option<Resources>;
 
     /// What it uses.
     ///

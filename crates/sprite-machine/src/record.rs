@@ -37,6 +37,9 @@ pub(crate) struct MonitorRecord {
     /// The guest system that it booted.
     pub(crate) guest: String,
     pub(crate) memory_mib: u32,
+    /// Its vCPUs; `None` for those that were started before that was written down.
+    #[serde(default)]
+    pub(crate) vcpus: Option<u32>,
     /// Where its memory is to be written.
     pub(crate) snapshots: Option<PathBuf>,
 }

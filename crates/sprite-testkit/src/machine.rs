@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use sprite_agent_api::link::{Acceptor, BoxedTransport, Connect, Limits};
+use sprite_agent_api::policy::PolicySpec;
 use sprite_machine::{Identity, Machine, MachineError, MachineExit, MachineSpec, Statistics};
+use sprite_types::{Egress, Resources};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +46,8 @@ pub struct FakeMachine {
     /// Whether its memory was written: then its sessions do not end with it.
     kept: AtomicBool,
     exit: Arc<watch::Sender<Option<String>>>,
+    /// What it may: both as the host set them.
+    walls: Mutex<(Egress, Resources)>,
     /// Cuts the transports that there are.
     transports: Mutex<CancellationToken>,
 }
@@ -94,6 +98,7 @@ impl FakeMachine {
             snapshots: spec.snapshots.clone(),
             kept: AtomicBool::new(frozen),
             exit: memory.exit,
+            walls: Mutex::new((spec.egress, spec.resources)),
             transports: Mutex::default(),
         })
     }
@@ -123,6 +128,18 @@ impl FakeMachine {
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.exit.borrow().is_some()
+    }
+
+    /// Whether it reaches anything, and how much of the host it may use.
+    #[must_use]
+    pub fn walls(&self) -> (Egress, Resources) {
+        *self.walls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What its agent was told last of its policies.
+    #[must_use]
+    pub fn policy(&self) -> Option<PolicySpec> {
+        self.agent.policy()
     }
 
     /// Whether it stands still.
@@ -246,6 +263,24 @@ impl Machine for FakeMachine {
         self.kept.store(true, Ordering::Relaxed);
         self.world.keep(self.identity, memory);
         Ok(())
+    }
+
+    async fn set_egress(&self, egress: Egress) -> Result<(), MachineError> {
+        self.pass(Step::Egress, "close or open").await?;
+        let mut walls = self.walls.lock().unwrap_or_else(PoisonError::into_inner);
+        walls.0 = egress;
+        Ok(())
+    }
+
+    async fn limit(&self, resources: &Resources) -> Result<(), MachineError> {
+        self.pass(Step::Limit, "limit").await?;
+        let mut walls = self.walls.lock().unwrap_or_else(PoisonError::into_inner);
+        walls.1 = *resources;
+        Ok(())
+    }
+
+    fn resources(&self) -> Option<Resources> {
+        Some(self.walls().1)
     }
 
     async fn statistics(&self) -> Result<Statistics, MachineError> {

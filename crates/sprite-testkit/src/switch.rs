@@ -27,6 +27,12 @@ pub enum Step {
     Snapshot,
     /// A machine is made from memory.
     Load,
+    /// The machine's network is closed or opened.
+    Egress,
+    /// The machine's limits are changed.
+    Limit,
+    /// The agent is told the policies.
+    Policy,
     /// A disk is made.
     CreateDisk,
     /// A disk is made, and the pool is full.

@@ -6,6 +6,7 @@ use crate::codec::{self, Frame, FrameKind, Record};
 use crate::message::{
     AgentInfo, Failure, FailureKind, Input, KillEvent, Reply, Request, SessionStarted, TtySize,
 };
+use crate::policy::PolicySpec;
 
 /// A seed and the entry that it is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +68,7 @@ pub fn seeds() -> Vec<Seed> {
             "the host's",
             vec![
                 control(&Request::Clock { unix_nanos: 1 }),
+                control(&Request::Policy(PolicySpec::default())),
                 control(&Input::Resize(size)),
                 data(FrameKind::Stdin, b"ls\n"),
             ],

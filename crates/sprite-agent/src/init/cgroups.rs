@@ -11,6 +11,8 @@
 use std::fs;
 use std::path::Path;
 
+use sprite_agent_api::policy::EnvironmentLimits;
+
 use crate::log::say;
 use crate::step::{Step, StepError};
 
@@ -37,18 +39,29 @@ pub(super) fn divide() -> Result<(), StepError> {
         fs::create_dir(group).step("make control groups")?;
     }
     enable_all(Path::new(ROOT)).step("enable control groups")?;
-    let total = memory_bytes();
-    let most = total.saturating_sub(KEPT_BYTES + total / KEPT_PART);
-    let processes = most_processes().map_or("max".to_owned(), |most| most.to_string());
-    for (group, file, value) in [
-        (AGENT_GROUP, "memory.min", AGENTS_BYTES.to_string()),
-        (ENVIRONMENT_GROUP, "memory.max", most.to_string()),
-        (ENVIRONMENT_GROUP, "pids.max", processes),
-        (AGENT_GROUP, "cgroup.procs", "0".to_owned()),
-    ] {
-        fs::write(Path::new(group).join(file), value).step(&format!("set {file} of {group}"))?;
-    }
+    let kept = AGENTS_BYTES.to_string();
+    fs::write(Path::new(AGENT_GROUP).join("memory.min"), kept).step("keep the agent's memory")?;
+    limit_environment(None).step("limit the environment")?;
+    fs::write(Path::new(AGENT_GROUP).join("cgroup.procs"), "0").step("enter the agent's group")?;
     fs::write("/proc/self/oom_score_adj", "-1000").step("protect the agent")
+}
+
+/// Limits the environment to what is not kept for the agent, and to `limits` below that. May be changed while the
+/// environment runs; less memory than is in use ends processes.
+pub(crate) fn limit_environment(limits: Option<EnvironmentLimits>) -> std::io::Result<()> {
+    let total = memory_bytes();
+    let rest = total.saturating_sub(KEPT_BYTES + total / KEPT_PART);
+    let memory = limits.map_or(rest, |limits| rest.min(u64::from(limits.memory_mib) << 20));
+    let processes = match (most_processes(), limits) {
+        (Some(most), Some(limits)) => Some(most.min(limits.pids.into())),
+        (most, None) => most,
+        (None, Some(limits)) => Some(limits.pids.into()),
+    };
+    let processes = processes.map_or("max".to_owned(), |most| most.to_string());
+    for (file, value) in [("memory.max", memory.to_string()), ("pids.max", processes)] {
+        fs::write(Path::new(ENVIRONMENT_GROUP).join(file), value)?;
+    }
+    Ok(())
 }
 
 /// Makes every controller of a group available to those below it. Controllers that are in the way of others are

@@ -18,7 +18,7 @@ mod network;
 mod roots;
 mod settings;
 
-pub(crate) use cgroups::{ENVIRONMENT_GROUP, SESSIONS_GROUP, enable_all};
+pub(crate) use cgroups::{ENVIRONMENT_GROUP, SESSIONS_GROUP, enable_all, limit_environment};
 
 use std::fmt::Write;
 use std::fs;

@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use sprite_agent_api::launch::LaunchSpec;
+use sprite_types::Resources;
 
 use super::Shared;
 use super::machine::ContainerMachine;
@@ -25,6 +26,15 @@ const AGENT: Limits = Limits {
     cpus: None,
 };
 
+/// What an environment may use.
+pub(super) fn environment_limits(resources: &Resources) -> Limits {
+    Limits {
+        memory: u64::from(resources.memory_mib) << 20,
+        pids: resources.pids,
+        cpus: Some(resources.cpus),
+    }
+}
+
 /// Starts a machine. The record says at every moment what the machine may have; the caller removes that if this
 /// fails.
 pub(super) async fn launch(
@@ -42,11 +52,13 @@ pub(super) async fn launch(
         .map_err(network("take a network slot"))?;
     record.slot = Some(slot.id);
     holdings.records.write(&record)?;
-    let environment = Limits {
-        memory: u64::from(spec.resources.memory_mib) << 20,
-        pids: spec.resources.pids,
-        cpus: Some(spec.resources.cpus),
-    };
+    // Before anything of the sprite runs there.
+    holdings
+        .network
+        .set_egress(slot.id, spec.egress)
+        .await
+        .map_err(network("close or open the network"))?;
+    let environment = environment_limits(&spec.resources);
     let parts = [(Part::Environment, environment), (Part::Agent, AGENT)];
     holdings.cgroups.create(&group, &parts)?;
     let range = range::take(&holdings.ranges_dir)?;
@@ -76,7 +88,7 @@ pub(super) async fn launch(
     let mark = launcher.run(&launch, &fds, || log.last_lines()).await?;
     record.process = Some(mark);
     holdings.records.write(&record)?;
-    match ContainerMachine::open(shared, &record, range.ours)? {
+    match ContainerMachine::open(shared, &record, range.ours, Some(spec.resources))? {
         Some(machine) => Ok(machine),
         None => Err(step("start the agent")(io::Error::other(log.last_lines()))),
     }

@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sprite_agent_api::link::{BoxedTransport, Connect};
-use sprite_types::DriverKind;
+use sprite_types::{DriverKind, Egress, Resources};
 use tokio::sync::Mutex;
 
 use super::Shared;
+use super::launch::environment_limits;
+use crate::allowed::Allowed;
 use crate::cgroup::Part;
 use crate::log::AgentLog;
 use crate::process::Process;
@@ -27,6 +29,7 @@ pub(super) struct ContainerMachine {
     _range: OwnedFd,
     /// Whether everything of it was removed.
     removed: Mutex<bool>,
+    allowed: Allowed,
 }
 
 impl ContainerMachine {
@@ -47,6 +50,7 @@ impl ContainerMachine {
         shared: &Arc<Shared>,
         record: &Record,
         range: OwnedFd,
+        allowed: Option<Resources>,
     ) -> Result<Option<Arc<dyn Machine>>, MachineError> {
         let Some(agent) = Self::agent(record)? else {
             return Ok(None);
@@ -59,6 +63,7 @@ impl ContainerMachine {
             log: AgentLog::open(&log).ok(),
             _range: range,
             removed: Mutex::new(false),
+            allowed: Allowed::new(allowed),
         })))
     }
 }
@@ -140,6 +145,34 @@ impl Machine for ContainerMachine {
             operation: "write a snapshot",
             driver: DriverKind::Container,
         })
+    }
+
+    async fn set_egress(&self, egress: Egress) -> Result<(), MachineError> {
+        // Held over it, so that the slot is not given to another machine meanwhile.
+        let removed = self.removed.lock().await;
+        if *removed {
+            return Ok(());
+        }
+        self.shared.holdings.set_egress(&self.record, egress).await
+    }
+
+    async fn limit(&self, resources: &Resources) -> Result<(), MachineError> {
+        let removed = self.removed.lock().await;
+        if *removed {
+            return Ok(());
+        }
+        let cgroups = &self.shared.holdings.cgroups;
+        let limits = environment_limits(resources);
+        let memory = cgroups.change(&self.record.group(), Part::Environment, &limits)?;
+        self.allowed.set(Resources {
+            memory_mib: u32::try_from(memory >> 20).unwrap_or(u32::MAX),
+            ..*resources
+        });
+        Ok(())
+    }
+
+    fn resources(&self) -> Option<Resources> {
+        self.allowed.get()
     }
 
     async fn statistics(&self) -> Result<Statistics, MachineError> {

@@ -140,7 +140,7 @@ impl Shared {
             return Ok(None);
         }
         match self.holdings.adopt(record).await {
-            Some(range) => ContainerMachine::open(self, record, range),
+            Some(range) => ContainerMachine::open(self, record, range, None),
             None => Ok(None),
         }
     }

@@ -31,6 +31,7 @@ pub(super) async fn boot(
         spec,
         guest: &shared.guest,
         memory_mib: spec.resources.memory_mib,
+        vcpus: Some(spec.resources.cpus.min(MOST_VCPUS)),
     };
     let jailed = launch::jail(shared, &wanted, record);
     let mut jailed = in_time(deadline, within, "start the monitor", jailed).await?;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use sprite_agent_api::launch::{JailAccess, JailFile, JailSpec};
 use sprite_net::TapOwner;
+use sprite_types::Resources;
 
 use super::api::{Api, ApiError, Capabilities};
 use super::console::Console;
@@ -55,6 +56,7 @@ pub(super) struct Jailed {
     pub(super) id: u32,
     pub(super) mac: [u8; 6],
     api: Api,
+    resources: Resources,
 }
 
 /// What a machine is to have, whichever way it begins.
@@ -62,6 +64,8 @@ pub(super) struct Wanted<'a> {
     pub(super) spec: &'a MachineSpec,
     pub(super) guest: &'a GuestFiles,
     pub(super) memory_mib: u32,
+    /// As far as that is known.
+    pub(super) vcpus: Option<u32>,
 }
 
 /// Starts a monitor. The record says at every moment what the machine may have; the caller removes that if this
@@ -86,9 +90,12 @@ pub(super) async fn jail(
     record.monitor = Some(MonitorRecord {
         guest: guest.id.clone(),
         memory_mib: wanted.memory_mib,
+        vcpus: wanted.vcpus,
         snapshots: spec.snapshots.clone(),
     });
     holdings.records.write(&record)?;
+    // Before anything of the sprite runs there.
+    holdings.set_egress(&record, spec.egress).await?;
     let owner = TapOwner { uid: id, gid: id };
     holdings
         .network
@@ -138,6 +145,7 @@ pub(super) async fn jail(
         id,
         mac: slot.guest_mac,
         api: Api::new(api),
+        resources: spec.resources,
     })
 }
 
@@ -288,13 +296,15 @@ impl Jailed {
     pub(super) fn finish(mut self) -> Result<Arc<dyn Machine>, MachineError> {
         self.record.process = Some(self.mark);
         self.shared.holdings.records.write(&self.record)?;
-        Ok(Arc::new(MicrovmMachine::new(
+        let machine = MicrovmMachine::new(
             self.shared,
             self.record,
             self.process,
             self.run,
             self.console,
             self.range,
-        )))
+        );
+        machine.allow(&self.resources);
+        Ok(Arc::new(machine))
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use sprite_agent_api::guest::AGENT_PORT;
 use sprite_agent_api::link::{BoxedTransport, Connect};
+use sprite_types::{Egress, Resources};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
@@ -18,6 +19,7 @@ use super::launch::ASK_WITHIN;
 use super::request::{self, API_SOCKET, Request, VSOCK};
 use super::run_dir::RunDir;
 use super::{Shared, snapshot};
+use crate::allowed::Allowed;
 use crate::cgroup::Part;
 use crate::failure::step;
 use crate::process::Process;
@@ -42,6 +44,7 @@ pub(super) struct MicrovmMachine {
     _range: OwnedFd,
     /// Whether everything of it was removed.
     removed: Mutex<bool>,
+    allowed: Allowed,
 }
 
 /// A machine of an earlier server that still runs.
@@ -86,6 +89,7 @@ impl MicrovmMachine {
             console,
             _range: range,
             removed: Mutex::new(false),
+            allowed: Allowed::new(None),
         }
     }
 
@@ -217,6 +221,30 @@ impl Machine for MicrovmMachine {
         writing.finish()
     }
 
+    async fn set_egress(&self, egress: Egress) -> Result<(), MachineError> {
+        // Held over it, so that the slot is not given to another machine meanwhile.
+        let removed = self.removed.lock().await;
+        if *removed {
+            return Ok(());
+        }
+        self.shared.holdings.set_egress(&self.record, egress).await
+    }
+
+    async fn limit(&self, resources: &Resources) -> Result<(), MachineError> {
+        let removed = self.removed.lock().await;
+        if *removed {
+            return Ok(());
+        }
+        let cgroups = &self.shared.holdings.cgroups;
+        cgroups.limit_cpus(&self.record.group(), Part::Monitor, resources.cpus)?;
+        self.allow(resources);
+        Ok(())
+    }
+
+    fn resources(&self) -> Option<Resources> {
+        self.allowed.get()
+    }
+
     async fn statistics(&self) -> Result<Statistics, MachineError> {
         let cgroups = &self.shared.holdings.cgroups;
         cgroups.statistics(&self.record.group(), Part::Monitor)
@@ -224,6 +252,19 @@ impl Machine for MicrovmMachine {
 }
 
 impl MicrovmMachine {
+    /// Takes down what the machine may use: never more than it was made of. Within it the agent's control groups
+    /// are what limits memory and processes.
+    pub(super) fn allow(&self, resources: &Resources) {
+        let made = self.record.monitor.as_ref();
+        let memory_mib = made.map_or(resources.memory_mib, |made| made.memory_mib);
+        let vcpus = made.and_then(|made| made.vcpus).unwrap_or(resources.cpus);
+        self.allowed.set(Resources {
+            memory_mib: resources.memory_mib.min(memory_mib),
+            cpus: resources.cpus.min(vcpus),
+            ..*resources
+        });
+    }
+
     async fn capabilities(&self) -> Result<super::Capabilities, MachineError> {
         let ask = async || {
             let stream = self.run.connect(API_SOCKET).await.map_err(ApiError::Io)?;

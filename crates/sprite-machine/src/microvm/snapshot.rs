@@ -50,6 +50,8 @@ struct Kept {
     /// The guest system whose modules the machine has.
     guest: String,
     memory_mib: u32,
+    #[serde(default)]
+    vcpus: Option<u32>,
 }
 
 /// The version stands outside of what it is the version of.
@@ -102,12 +104,16 @@ impl Writing {
             )));
         };
         let MonitorRecord {
-            guest, memory_mib, ..
+            guest,
+            memory_mib,
+            vcpus,
+            ..
         } = monitor;
         let kept = Kept {
             of: record.identity,
             guest: guest.clone(),
             memory_mib: *memory_mib,
+            vcpus: *vcpus,
         };
         remove_kept(&directory).map_err(step(format!("forget {}", directory.display())))?;
         Ok(Self { directory, kept })
@@ -257,6 +263,7 @@ pub(super) async fn load(
         spec,
         guest: &guest,
         memory_mib: kept.memory_mib,
+        vcpus: kept.vcpus,
     };
     let jailed = launch::jail(shared, &wanted, record);
     let mut jailed = in_time(deadline, within, "start the monitor", jailed).await?;
@@ -312,6 +319,7 @@ mod tests {
             },
             guest: "0123".to_owned(),
             memory_mib: 512,
+            vcpus: Some(2),
         }
     }
 
@@ -320,6 +328,7 @@ mod tests {
         record.monitor = Some(MonitorRecord {
             guest: kept.guest.clone(),
             memory_mib: kept.memory_mib,
+            vcpus: kept.vcpus,
             snapshots: Some(directory.to_owned()),
         });
         record

@@ -18,6 +18,7 @@ use sprite_agent_api::message::{
     AgentInfo, EnvironmentSpec, ExecSpec, Failure, FailureKind, Input, KillEvent, KillSpec, Reply,
     Request,
 };
+use sprite_agent_api::policy::{PolicyReply, PolicySpec};
 use sprite_agent_api::{Frame, FrameKind, PROTOCOL};
 use sprite_types::SessionId;
 use tokio::sync::watch;
@@ -40,6 +41,7 @@ struct State {
     environment: Option<EnvironmentSpec>,
     sessions: BTreeMap<u32, Arc<Session>>,
     last_id: u32,
+    policy: Option<PolicySpec>,
 }
 
 impl FakeAgent {
@@ -68,6 +70,10 @@ impl FakeAgent {
             .values()
             .filter(|session| session.exit().is_none())
             .count()
+    }
+
+    pub(crate) fn policy(&self) -> Option<PolicySpec> {
+        self.state().policy.clone()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -100,6 +106,13 @@ impl FakeAgent {
                 told(network::connect(&spec, &sender, &mut receiver).await)
             }
             Ok(Request::Ports) => told(network::ports(&sender, &mut receiver).await),
+            Ok(Request::Policy(spec)) => match self.switches.pass(Step::Policy).await {
+                Ok(()) => {
+                    self.state().policy = Some(spec);
+                    told(policy_reply(&sender, &PolicyReply::Applied).await)
+                }
+                Err(error) => Err(failed(FailureKind::System, &error.to_string())),
+            },
             Ok(Request::Shutdown) => return self.shut_down(&sender, &mut receiver).await,
             Ok(
                 short @ (Request::Start(_)
@@ -154,6 +167,7 @@ impl FakeAgent {
             | Request::Connect(_)
             | Request::Ports
             | Request::Fs(_)
+            | Request::Policy(_)
             | Request::Shutdown => {}
         }
         let environment = self.state().environment.is_some();
@@ -258,6 +272,10 @@ fn failed(kind: FailureKind, message: &str) -> Failure {
         kind,
         message: message.to_owned(),
     }
+}
+
+async fn policy_reply(sender: &Sender, reply: &PolicyReply) -> Result<(), LinkError> {
+    sender.send(Frame::control(reply)).await
 }
 
 async fn reply(sender: &Sender, reply: Reply) -> Result<(), LinkError> {
