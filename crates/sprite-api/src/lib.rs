@@ -9,6 +9,7 @@ pub mod control;
 pub mod error;
 pub mod exec;
 pub mod organization;
+pub mod policy;
 pub mod ports;
 pub mod proxy;
 pub mod query;

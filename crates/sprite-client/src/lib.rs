@@ -52,6 +52,7 @@ mod error;
 mod exec;
 mod list;
 mod model;
+mod policy;
 mod raw;
 mod sessions;
 mod sprite;
@@ -66,6 +67,10 @@ pub use exec::{
 };
 pub use list::{Change, List, Page, Pages, Watch};
 pub use model::{Counts, Health, Organization, SpriteInfo, Status, Timestamp, UrlSettings};
+pub use policy::{
+    CountLimit, MemoryLimit, NetworkPolicy, NetworkPolicyInfo, NetworkRule, PrivilegesPolicy,
+    ResourcesPolicy, ResourcesPolicyInfo,
+};
 pub use raw::{RawRequest, RawResponse};
 pub use sessions::{Killed, Session, Signal, SignalError};
 pub use sprite::Sprite;

@@ -36,6 +36,9 @@ struct Ended {
     create_error: Option<CreateError>,
 }
 
+/// Who waited for the stored policies, and whether they are in force.
+type Ruled = (Vec<EnforceReply>, Result<(), NotInForce>);
+
 struct Actor {
     ctx: Context,
     state: State,
@@ -47,7 +50,7 @@ struct Actor {
     /// Who waits for the stored policies to be in force.
     unruled: Vec<EnforceReply>,
     /// Policies being put in force, and who waits for these.
-    ruling: Option<Future<(Vec<EnforceReply>, Result<(), NotInForce>)>>,
+    ruling: Option<Future<Ruled>>,
     /// The end of the machine, watched while no operation is about to end it.
     exit: Option<Future<MachineExit>>,
     create_error: Option<CreateError>,

@@ -25,6 +25,7 @@ mod exec;
 mod named;
 mod openapi;
 mod organization;
+mod policy;
 mod ports;
 mod problem;
 mod proxy;

@@ -11,7 +11,7 @@ use sprite_api::query::QueryError;
 use sprite_api::{ErrorBody, ErrorKind};
 use sprite_host::{
     AuthError, CheckError, CreateError, DestroyError, ListError, LookupError, OrganisationError,
-    RestartError, TokenError, UpdateError, WakeError,
+    PolicyError, RestartError, TokenError, UpdateError, WakeError,
 };
 use sprite_types::{DriverKind, SpriteId, SpriteName};
 
@@ -70,6 +70,14 @@ impl Problem {
             format!("this server does not do {operation} on the {driver} driver"),
         );
         problem.body.operation = Some(operation.to_owned());
+        problem.body.driver = Some(driver.to_string());
+        problem
+    }
+
+    /// More than the walls of a driver give.
+    fn not_given(message: String, driver: DriverKind) -> Self {
+        let mut problem = Self::new(ErrorKind::Unsupported, message);
+        problem.body.operation = Some("policy.privileges".to_owned());
         problem.body.driver = Some(driver.to_string());
         problem
     }
@@ -183,6 +191,25 @@ impl From<AuthError> for Problem {
                 Self::new(ErrorKind::Unauthorized, error.to_string())
             }
             AuthError::Catalog(_) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<PolicyError> for Problem {
+    fn from(error: PolicyError) -> Self {
+        let message = error.to_string();
+        match error {
+            PolicyError::NotFound => Self::no_sprite(),
+            PolicyError::Limit(_) => Self::field(message),
+            PolicyError::Privileged { driver } => Self::not_given(message, driver)
+                .with_hint("create the sprite on the driver microvm"),
+            PolicyError::Device { driver, there, .. } => Self::not_given(message, driver)
+                .with_hint(&format!("devices that are there: {}", there.join(", "))),
+            PolicyError::NotInForce { ended: true, .. } => Self::machine_lost(message),
+            PolicyError::NotInForce { ended: false, .. } | PolicyError::Catalog(_) => {
+                Self::internal(&error)
+            }
+            PolicyError::Busy | PolicyError::Closing => Self::new(ErrorKind::Unavailable, message),
         }
     }
 }

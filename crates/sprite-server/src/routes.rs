@@ -19,7 +19,7 @@ use crate::exec::{attach, kill, post as exec_post, start};
 use crate::problem::Problem;
 use crate::proxy::{self, Proxies};
 use crate::sprites::{change, create, list, show, upkeep};
-use crate::{answer, auth, control, openapi, organization, ports, unsupported};
+use crate::{answer, auth, control, openapi, organization, policy, ports, unsupported};
 
 /// What every handler has.
 #[derive(Clone)]
@@ -63,6 +63,22 @@ pub fn router(host: Host, config: ServerConfig) -> Router {
         )
         .route(&format!("{sprite}/exec/{{session}}"), get(attach::attach))
         .route(&format!("{sprite}/exec/{{session}}/kill"), post(kill::kill))
+        .route(
+            &format!("{sprite}/policy/network"),
+            get(policy::show_network).post(policy::set_network),
+        )
+        .route(
+            &format!("{sprite}/policy/privileges"),
+            get(policy::show_privileges)
+                .post(policy::set_privileges)
+                .delete(policy::delete_privileges),
+        )
+        .route(
+            &format!("{sprite}/policy/resources"),
+            get(policy::show_resources)
+                .post(policy::set_resources)
+                .delete(policy::delete_resources),
+        )
         .route(&format!("{sprite}/control"), get(control::control))
         .route(&format!("{sprite}/proxy"), get(proxy::proxy))
         .route(&format!("{sprite}/ports/watch"), get(ports::watch));

@@ -7,7 +7,7 @@ use crate::named::Named;
 use crate::problem::{Answer, Problem};
 
 /// Paths below a sprite that clients know, and what they are called. Source: behaviour reference §1.6 to §1.11.
-pub(crate) const PATHS: [(&str, &str); 11] = [
+pub(crate) const PATHS: [(&str, &str); 8] = [
     ("/checkpoint", "checkpoint.create"),
     ("/checkpoints", "checkpoint.list"),
     ("/checkpoints/{id}", "checkpoint"),
@@ -16,9 +16,6 @@ pub(crate) const PATHS: [(&str, &str); 11] = [
     ("/services/{service}", "services"),
     ("/services/{service}/{action}", "services"),
     ("/fs/{operation}", "fs"),
-    ("/policy/network", "policy.network"),
-    ("/policy/privileges", "policy.privileges"),
-    ("/policy/resources", "policy.resources"),
 ];
 
 /// Answers 501 for a sprite that exists.

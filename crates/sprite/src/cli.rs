@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    api, attach, auth, check, completion, console, create, destroy, exec, info, list, login,
-    logout, org, restart, sessions, use_sprite,
+    api, attach, auth, check, completion, config, console, create, destroy, exec, info, list,
+    login, logout, org, policy, restart, sessions, url, use_sprite,
 };
 use crate::context::Global;
 
@@ -72,6 +72,11 @@ pub(crate) enum Command {
     Attach(attach::Args),
     Restart(restart::Args),
     Check(check::Args),
+    /// Show and change a sprite's settings
+    Config(config::Args),
+    Url(url::Args),
+    /// Show and change what a sprite may
+    Policy(policy::Args),
     Api(api::Args),
     Completion(completion::Args),
     /// Print the reference of all commands as Markdown

@@ -9,6 +9,7 @@ mod exec;
 mod exec_http;
 mod hostile;
 mod live_list;
+mod policy;
 mod proxy;
 mod sessions;
 mod sprites;

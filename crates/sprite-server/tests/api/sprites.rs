@@ -340,7 +340,6 @@ async fn what_is_not_done_says_so() {
         ("GET", "checkpoints", "checkpoint.list"),
         ("PUT", "services/web", "services"),
         ("GET", "fs/read?path=/x", "fs.read"),
-        ("POST", "policy/network", "policy.network"),
     ] {
         let answer = server
             .request(method, &format!("/v1/sprites/s/{path}"))

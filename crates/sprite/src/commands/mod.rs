@@ -5,6 +5,7 @@ pub(crate) mod attach;
 pub(crate) mod auth;
 pub(crate) mod check;
 pub(crate) mod completion;
+pub(crate) mod config;
 pub(crate) mod console;
 pub(crate) mod create;
 pub(crate) mod destroy;
@@ -15,9 +16,11 @@ pub(crate) mod list;
 pub(crate) mod login;
 pub(crate) mod logout;
 pub(crate) mod org;
+pub(crate) mod policy;
 pub(crate) mod restart;
 pub(crate) mod sessions;
 mod upload;
+pub(crate) mod url;
 pub(crate) mod use_sprite;
 
 use crate::cli::{Cli, Command};
@@ -43,6 +46,9 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Attach(args) => attach::run(args.session, &open()?).await,
         Command::Restart(args) => restart::run(&args, &open()?).await,
         Command::Check(args) => check::run(&args, &open()?).await,
+        Command::Config(args) => config::run(args, &open()?).await,
+        Command::Url(args) => url::run(args, &open()?).await,
+        Command::Policy(args) => policy::run(args, &open()?).await,
         Command::Api(args) => api::run(args, &open()?).await,
         Command::Completion(args) => completion::run(&args),
         Command::GenerateDocs => generate_docs::run(),
