@@ -362,3 +362,145 @@ async fn older_spellings_of_options_are_refused_and_not_misread() {
     }
     assert!(fake.seen().is_empty());
 }
+
+/// A server that takes every change of one sprite's settings and policies.
+async fn changeable() -> Fake {
+    Fake::start(|seen: Seen, conn: Conn| async move {
+        match (seen.method.as_str(), seen.path()) {
+            ("GET" | "PUT", "/v1/sprites/a") => {
+                let info = json!({"name": "a", "labels": ["x"], "url": "http://a-orgidx.localhost:7774",
+                    "url_settings": {"auth": "public", "private_access": "admins"}});
+                conn.reply(200, &info.to_string()).await
+            }
+            ("GET", "/v1/sprites/a/policy/network") => {
+                conn.reply(200, r#"{"rules":[{"include":"defaults"}],"enforcement":"closed"}"#).await
+            }
+            ("GET", "/v1/sprites/a/policy/resources") => {
+                conn.reply(200, r#"{"memory":{"limit_mb":512},"pending":["memory"]}"#).await
+            }
+            ("POST" | "DELETE", path) if path.starts_with("/v1/sprites/a/policy/") => {
+                conn.reply(204, "").await
+            }
+            _ => conn.reply(404, r#"{"error":"not_found","message":"sprite not found"}"#).await,
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn settings_are_shown_and_only_what_is_named_is_changed() {
+    let fake = changeable().await;
+    let home = Home::of(&fake);
+    let shown = home.run(&["config", "show", "a"]).await;
+    assert!(
+        shown.stdout.contains("url-auth:        public\n"),
+        "{shown:?}"
+    );
+    let args = [
+        "config",
+        "update",
+        "a",
+        "--url-auth",
+        "sprite",
+        "--private-access",
+        "org_users",
+    ];
+    assert_eq!(home.run(&args).await.code, 0);
+    let args = ["config", "update", "a", "--label", "x", "--label", "y"];
+    assert_eq!(home.run(&args).await.code, 0);
+    assert_eq!(
+        home.run(&["config", "update", "a", "--clear-labels"])
+            .await
+            .code,
+        0
+    );
+    let url = home.run(&["url", "-s", "a"]).await;
+    assert_eq!(url.stdout, "http://a-orgidx.localhost:7774\n");
+    assert_eq!(url.stderr, "auth: public\n");
+    let args = ["url", "update", "-s", "a", "--auth", "public"];
+    assert_eq!(home.run(&args).await.code, 0);
+    let changes: Vec<Value> = fake
+        .seen()
+        .iter()
+        .filter(|seen| seen.method == "PUT")
+        .map(Seen::json)
+        .collect();
+    assert_eq!(
+        changes,
+        [
+            json!({"url_settings": {"auth": "sprite", "private_access": "org_users"}}),
+            json!({"labels": ["x", "y"]}),
+            json!({"clear_labels": true}),
+            json!({"url_settings": {"auth": "public"}}),
+        ]
+    );
+    let nothing = home.run(&["config", "update", "a"]).await;
+    assert_eq!(nothing.code, 2, "{nothing:?}");
+}
+
+#[tokio::test]
+async fn policies_are_shown_as_json_and_set_from_files_and_options() {
+    let fake = changeable().await;
+    let home = Home::of(&fake);
+    let shown = home.run(&["policy", "-s", "a", "network", "get"]).await;
+    let shown: Value = serde_json::from_str(&shown.stdout).expect("JSON");
+    assert_eq!(shown["enforcement"], "closed");
+    let shown = home.run(&["policy", "-s", "a", "resources", "get"]).await;
+    let shown: Value = serde_json::from_str(&shown.stdout).expect("JSON");
+    assert_eq!(shown["pending"], json!(["memory"]));
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    fs::write(file.path(), r#"{"rules":[{"domain":"*","action":"deny"}]}"#).expect("write");
+    let path = file.path().to_str().expect("a path");
+    for args in [
+        &["network", "set", path][..],
+        &[
+            "network",
+            "set",
+            "--allow",
+            "a.org",
+            "--include",
+            "defaults",
+        ],
+        &["network", "set", "--open"],
+        &["resources", "set", "--memory", "512", "--cpus", "1"],
+        &["resources", "delete"],
+        &[
+            "privileges",
+            "set",
+            "--profile",
+            "minimal",
+            "--no-new-privileges",
+        ],
+        &["privileges", "delete"],
+    ] {
+        let ran = home.run(&[&["policy", "-s", "a"][..], args].concat()).await;
+        assert_eq!(ran.code, 0, "{args:?}: {ran:?}");
+    }
+    let seen = fake.seen();
+    let changes: Vec<_> = seen.iter().filter(|seen| seen.method != "GET").collect();
+    let bodies: Vec<Value> = changes
+        .iter()
+        .filter(|seen| seen.method == "POST")
+        .map(|seen| seen.json())
+        .collect();
+    assert_eq!(
+        bodies,
+        [
+            json!({"rules": [{"domain": "*", "action": "deny"}]}),
+            json!({"rules": [{"include": "defaults"}, {"domain": "a.org", "action": "allow"}]}),
+            json!({"rules": []}),
+            json!({"memory": {"limit_mb": 512, "autoscale": true}, "cpu": {"limit": 1}}),
+            json!({"profile": "minimal", "devices": [], "noNewPrivileges": true}),
+        ]
+    );
+    let deleted = changes.iter().filter(|seen| seen.method == "DELETE");
+    assert_eq!(deleted.count(), 2);
+    for args in [
+        &["network", "set"][..],
+        &["network", "set", "--open", "--deny", "*"],
+        &["resources", "set"],
+    ] {
+        let ran = home.run(&[&["policy", "-s", "a"][..], args].concat()).await;
+        assert_eq!(ran.code, 2, "{args:?}: {ran:?}");
+    }
+}

@@ -4,8 +4,7 @@ use std::io::Read;
 use std::{fs, io};
 
 use clap::Subcommand;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde_json::Value;
 use sprite_client::{
     CountLimit, MemoryLimit, NetworkPolicy, NetworkRule, PrivilegesPolicy, ResourcesPolicy,
 };
@@ -125,20 +124,26 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Failure> {
     let sprite = context.sprite(None)?;
     let done = match args.command {
         PolicyCommand::Network(Network::Get) => {
-            return tell(sprite.network_policy().await, context);
+            let policy = sprite.network_policy().await;
+            let policy = policy.map_err(|error| context.failure(&error))?;
+            return tell(serde_json::to_value(&policy));
         }
         PolicyCommand::Network(Network::Set(args)) => {
             sprite.set_network_policy(&network(args)?).await
         }
         PolicyCommand::Resources(Resources::Get) => {
-            return tell(sprite.resources_policy().await, context);
+            let policy = sprite.resources_policy().await;
+            let policy = policy.map_err(|error| context.failure(&error))?;
+            return tell(serde_json::to_value(&policy));
         }
         PolicyCommand::Resources(Resources::Set(args)) => {
             sprite.set_resources_policy(&resources(&args)?).await
         }
         PolicyCommand::Resources(Resources::Delete) => sprite.delete_resources_policy().await,
         PolicyCommand::Privileges(Privileges::Get) => {
-            return tell(sprite.privileges_policy().await, context);
+            let policy = sprite.privileges_policy().await;
+            let policy = policy.map_err(|error| context.failure(&error))?;
+            return tell(serde_json::to_value(&policy));
         }
         PolicyCommand::Privileges(Privileges::Set(args)) => {
             let policy = PrivilegesPolicy {
@@ -155,13 +160,8 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Failure> {
 }
 
 /// Policies are JSON for people too: what is shown can be changed and set.
-fn tell<T: Serialize>(
-    policy: Result<T, sprite_client::Error>,
-    context: &Context,
-) -> Result<u8, Failure> {
-    let policy = policy.map_err(|error| context.failure(&error))?;
-    let value = serde_json::to_value(&policy)
-        .map_err(|error| Failure::caused("cannot show the answer", &error))?;
+fn tell(policy: serde_json::Result<Value>) -> Result<u8, Failure> {
+    let value = policy.map_err(|error| Failure::caused("cannot show the answer", &error))?;
     show::json(&value)?;
     Ok(0)
 }
@@ -202,7 +202,7 @@ fn resources(args: &ResourcesSet) -> Result<ResourcesPolicy, Failure> {
     Ok(policy)
 }
 
-fn read<T: DeserializeOwned>(file: &str) -> Result<T, Failure> {
+fn read(file: &str) -> Result<NetworkPolicy, Failure> {
     let mut text = Vec::new();
     let taken = if file == "-" {
         io::stdin().lock().take(FILE_LIMIT).read_to_end(&mut text)
