@@ -104,6 +104,33 @@ export const sessions = {
       assert.equal((await first).stdout.toString(), ticks(10));
       assert.equal((await second).stdout.toString(), ticks(10));
     }],
+    ['long output is replayed from its first byte', async ({ sprite }) => {
+      const script = ': replayed; seq 1 1000000; seq 1 400000 >&2; sleep 2; exit 3';
+      const command = sprite.spawn('sh', ['-c', script], { maxRunAfterDisconnect: '60s' });
+      await opened(command);
+      const session = await find(sprite, 'replayed');
+      await leave(command);
+      const { stdout, stderr, code } = await collect(sprite.attachSession(session.id));
+      const lines = (to) => Array.from({ length: to }, (_, i) => `${i + 1}\n`).join('');
+      assert.ok(stdout.toString() === lines(1_000_000), 'stdout is whole');
+      assert.ok(stderr.toString() === lines(400_000), 'stderr is whole');
+      assert.equal(code, 3);
+    }],
+    ['who joins a terminal sees its screen', async ({ sprite }) => {
+      const script = 'printf "\\033[2J\\033[Hshown\\r\\nhidden\\033[2K\\r"; : screen; read line';
+      const command = sprite.createSession('sh', ['-c', script], { tty: true, rows: 24, cols: 80 });
+      const seen = new Promise((resolve) => command.stdout.on('data', (data) => `${data}`.includes('hidden') && resolve()));
+      await seen;
+      const session = await find(sprite, ': screen');
+      await leave(command);
+      const attached = sprite.attachSession(session.id);
+      const result = collect(attached);
+      await opened(attached);
+      attached.stdin.write('\r');
+      const { stdout } = await result;
+      assert.match(stdout.toString(), /shown/);
+      assert.doesNotMatch(stdout.toString(), /hidden/);
+    }],
     ['a kill that is not heeded becomes a SIGKILL', async ({ sprite }) => {
       const command = sprite.spawn('sh', ['-c', "trap '' TERM; : stubborn; echo ready; while :; do sleep 0.1; done"]);
       const result = collect(command);

@@ -110,6 +110,13 @@ pub struct AttachSpec {
     /// As in [`ExecSpec`].
     #[serde(default)]
     pub ports: bool,
+    /// Instead: what its terminal shows now, drawn anew, then what comes. Without a terminal that can be drawn it is
+    /// all that is kept.
+    #[serde(default)]
+    pub screen: bool,
+    /// The size of the client's terminal, which the session's gets before.
+    #[serde(default)]
+    pub size: Option<TtySize>,
 }
 
 /// Which session to signal, and what to do if that does not end it.
@@ -194,6 +201,24 @@ pub struct SessionStarted {
     pub stdout_start: u64,
     /// Offset of the first byte of stderr that follows.
     pub stderr_start: u64,
+    /// Bytes that draw the terminal's screen; they come before those that the offset counts.
+    #[serde(default)]
+    pub screen_bytes: u64,
+    /// What is kept of stdout.
+    #[serde(default)]
+    pub stdout: Kept,
+    /// What is kept of stderr.
+    #[serde(default)]
+    pub stderr: Kept,
+}
+
+/// What a session's journal has of a stream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Offset of the first byte that can still be read.
+    pub from: u64,
+    /// Bytes so far, in all.
+    pub total: u64,
 }
 
 /// A session in a listing.
@@ -217,6 +242,12 @@ pub struct SessionInfo {
     pub attached: u32,
     /// Whether it has a terminal.
     pub tty: bool,
+    /// What is kept of stdout.
+    #[serde(default)]
+    pub stdout: Kept,
+    /// What is kept of stderr.
+    #[serde(default)]
+    pub stderr: Kept,
 }
 
 /// Progress of a kill. Source: behaviour reference §1.4.5.

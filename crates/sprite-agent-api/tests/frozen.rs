@@ -17,7 +17,7 @@ use sprite_agent_api::link::{
     self, Acceptor, BoxedTransport, Connect, Epoch, Limits, LinkError, Stream, StreamId,
 };
 use sprite_agent_api::message::{
-    AgentInfo, AttachSpec, EnvironmentSpec, ExecSpec, Failure, FailureKind, Input, KillEvent,
+    AgentInfo, AttachSpec, EnvironmentSpec, ExecSpec, Failure, FailureKind, Input, Kept, KillEvent,
     KillSpec, Reply, Request, SessionInfo, SessionStarted, TtySize,
 };
 use sprite_agent_api::policy::{EnvironmentLimits, PolicyReply, PolicySpec};
@@ -206,6 +206,18 @@ fn requests_of_released_hosts_are_understood() {
             stdout_offset,
             stderr_offset,
             ports,
+            screen: false,
+            size: None,
+        })
+    };
+    let joining = |screen, size| {
+        Request::Attach(AttachSpec {
+            session: SESSION,
+            stdout_offset: 1024,
+            stderr_offset: 16,
+            ports: screen,
+            screen,
+            size,
         })
     };
     let expected = [
@@ -249,6 +261,8 @@ fn requests_of_released_hosts_are_understood() {
             }),
         }),
         Request::Policy(PolicySpec::default()),
+        joining(true, Some(SIZE)),
+        joining(false, None),
     ];
     check("requests.jsonl", &expected, REQUESTS, request_name);
 }
@@ -292,21 +306,42 @@ fn replies_of_released_agents_are_understood() {
         bytes_per_second: 12,
         attached: 1,
         tty: true,
+        stdout: Kept::default(),
+        stderr: Kept::default(),
+    };
+    let kept = Kept {
+        from: 1000,
+        total: 1040,
+    };
+    let with_kept = SessionInfo {
+        stdout: kept,
+        stderr: kept,
+        ..session.clone()
+    };
+    let started = SessionStarted {
+        session: SESSION,
+        command: "/bin/bash -l".to_owned(),
+        created_unix: 1_700_000_000,
+        tty: true,
+        size: SIZE,
+        stdout_start: 1024,
+        stderr_start: 16,
+        screen_bytes: 0,
+        stdout: Kept::default(),
+        stderr: Kept::default(),
+    };
+    let drawn = SessionStarted {
+        screen_bytes: 99,
+        stdout: kept,
+        stderr: kept,
+        ..started.clone()
     };
     let mut expected = vec![
         Reply::Ready(AgentInfo {
             protocol: 1,
             environment: true,
         }),
-        Reply::Started(SessionStarted {
-            session: SESSION,
-            command: "/bin/bash -l".to_owned(),
-            created_unix: 1_700_000_000,
-            tty: true,
-            size: SIZE,
-            stdout_start: 1024,
-            stderr_start: 16,
-        }),
+        Reply::Started(started),
         Reply::Exited { code: 137 },
         Reply::Sessions {
             sessions: vec![session],
@@ -345,6 +380,12 @@ fn replies_of_released_agents_are_understood() {
     }));
     expected.push(Reply::Port(PortEvent::Opened(PORT)));
     expected.push(Reply::Port(PortEvent::Closed(PORT)));
+    expected.extend([
+        Reply::Started(drawn),
+        Reply::Sessions {
+            sessions: vec![with_kept],
+        },
+    ]);
     check("replies.jsonl", &expected, REPLIES, reply_name);
 }
 

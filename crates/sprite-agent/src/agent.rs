@@ -18,6 +18,7 @@ use tokio::sync::{Mutex, oneshot};
 use crate::connect::Connections;
 use crate::end;
 use crate::files::Files;
+use crate::journal::writer::Writer;
 use crate::launch::{FIRST_CGROUP_FD, LISTENER_FD, RANGE_FD};
 use crate::log::say;
 use crate::operation;
@@ -42,6 +43,8 @@ pub(crate) struct Agent {
     pub(crate) connections: Connections,
     pub(crate) files: Files,
     pub(crate) policies: Policies,
+    /// Copies their output to the disk.
+    pub(crate) writer: Writer,
 }
 
 /// An environment that was built.
@@ -77,11 +80,14 @@ fn serve(walls: Walls) -> Result<std::convert::Infallible, StepError> {
         .step("start the runtime")?;
     runtime.block_on(async {
         let listener = Listener::open(walls).step("listen")?;
+        let sessions = Sessions::new();
+        let writer = Writer::start(Arc::downgrade(&sessions), walls.environment_root());
         let agent = Arc::new(Agent {
             walls,
             spawner,
             environment: Mutex::new(None),
-            sessions: Sessions::new(),
+            sessions,
+            writer: writer.step("start the journals' thread")?,
             ports: Ports::new(),
             connections: Connections::default(),
             files: Files::new(),

@@ -36,6 +36,7 @@ mod passwd;
 mod policy;
 mod ports;
 mod process;
+mod screen;
 mod session;
 mod sessions;
 mod spawn;

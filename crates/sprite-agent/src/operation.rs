@@ -18,7 +18,7 @@ use tokio::net::unix::pipe;
 
 use crate::agent::Agent;
 use crate::process::{ProcessReport, ProcessSpec};
-use crate::session::{Client, Name, Next, Process, Session, Stdin, Stdio};
+use crate::session::{Begin, Client, Name, Next, Process, Session, Stdin, Stdio};
 use crate::sessions::MOST_LIVE;
 use crate::step::{Step, StepError};
 use crate::walls::Walls;
@@ -114,7 +114,7 @@ async fn dispatch(
             // Before the process is there: no port of its own is older than this.
             let mut watcher = ports::beside(&agent.ports, spec.ports);
             let session = exec(agent, spec).await?;
-            let client = session.attach(0, 0);
+            let client = session.attach(Begin::START);
             return serve(client, &session, &mut watcher, sender, receiver).await;
         }
         Request::Attach(spec) => return attach(agent, &spec, sender, receiver).await,
@@ -184,7 +184,10 @@ async fn attach(
     receiver: &mut Receiver,
 ) -> Result<(), Failure> {
     let session = find(agent, spec.session)?;
-    let client = session.attach(spec.stdout_offset, spec.stderr_offset);
+    if let Some(size) = spec.size {
+        session.resize(size);
+    }
+    let client = session.attach(Begin::of(spec));
     let mut watcher = ports::beside(&agent.ports, spec.ports);
     serve(client, &session, &mut watcher, sender, receiver).await
 }
@@ -255,9 +258,14 @@ async fn exec(agent: &Arc<Agent>, spec: ExecSpec) -> Result<Arc<Session>, Failur
         }
     };
     let sessions = agent.sessions.clone();
-    let session = Session::start(name, &spec, process, stdio, move |session| {
-        sessions.end(session)
-    });
+    let session = Session::start(
+        name,
+        &spec,
+        process,
+        stdio,
+        agent.writer.clone(),
+        move |session| sessions.end(session),
+    );
     agent.sessions.insert(session.clone());
     Ok(session)
 }
@@ -358,6 +366,10 @@ async fn serve(
             match next {
                 Next::Output(kind, chunk) => sender.send(Frame::data(kind, chunk)).await?,
                 Next::Exited(code) => return reply(sender, Reply::Exited { code }).await,
+                Next::Lost => {
+                    let lost = failure(FailureKind::System, "read the session's kept output");
+                    return reply(sender, Reply::Failed(lost)).await;
+                }
             }
         }
     };
@@ -419,6 +431,8 @@ async fn shutdown(agent: &Agent, sender: &Sender) -> Result<(), Failure> {
     let _ = tokio::time::timeout(END_WITHIN, all_ended).await;
     agent.end_environment().await.step("end the environment")?;
     sync_disk().await?;
+    agent.writer.close().await;
+    agent.sessions.leave_disk();
     end::leave_disk(agent.walls);
     // The host may not be there any more; the end is the same.
     let _ = reply(sender, Reply::Synced).await;

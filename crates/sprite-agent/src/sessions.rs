@@ -19,7 +19,8 @@ const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 /// Ended sessions that are remembered at most.
 const MOST_ENDED: usize = 4096;
 
-/// Output of ended sessions that is kept at most, all together; the oldest goes first, its exit status stays.
+/// Output of ended sessions that is kept in memory, all together; the oldest goes to the disk first. If that has no
+/// room either it is forgotten, and the exit status stays.
 const ENDED_OUTPUT: usize = 4 << 20;
 
 #[derive(Default)]
@@ -101,6 +102,24 @@ impl Sessions {
         self.table().live.values().cloned().collect()
     }
 
+    /// Lets the session that ended first, of those that have output on the disk, forget that. Returns whether there
+    /// was one.
+    pub(crate) fn leave_disk_of_oldest(&self) -> bool {
+        self.table()
+            .ended
+            .iter()
+            .any(|(_, session)| session.leave_disk())
+    }
+
+    /// Lets all forget what they have on the disk.
+    pub(crate) fn leave_disk(&self) {
+        let table = self.table();
+        let ended = table.ended.iter().map(|(_, session)| session);
+        for session in table.live.values().chain(ended) {
+            session.leave_disk();
+        }
+    }
+
     /// Those that run, in the order of their start.
     pub(crate) fn list(&self) -> Vec<SessionInfo> {
         let mut list: Vec<_> = self
@@ -120,9 +139,9 @@ fn remember(table: &mut Table, session: Arc<Session>) {
     }
     let mut kept = 0;
     for (_, session) in table.ended.iter().rev() {
-        kept += session.kept_bytes();
+        kept += session.memory();
         if kept > ENDED_OUTPUT {
-            session.forget_output(0);
+            session.evict();
         }
     }
 }

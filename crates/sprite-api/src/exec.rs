@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// First byte of a binary message of a session without a terminal, and of a chunk of an HTTP exec.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,6 +149,26 @@ pub struct SessionInfo {
     /// Offset in stderr of the first byte that follows.
     #[serde(default)]
     pub stderr_offset: u64,
+    /// The first bytes, so many, draw what the terminal shows; those that `stdout_offset` counts follow.
+    #[serde(default)]
+    pub screen_bytes: u64,
+    /// What is kept of its output.
+    #[serde(flatten)]
+    pub kept: Kept,
+}
+
+/// What is kept of a session's output, in bytes of each stream. Source: behaviour reference §11.3.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct Kept {
+    /// Offset of the first byte of stdout (or of what the terminal was sent) that can still be read.
+    pub stdout_kept_from: u64,
+    /// Bytes of stdout so far.
+    pub stdout_total: u64,
+    /// Offset of the first byte of stderr that can still be read.
+    pub stderr_kept_from: u64,
+    /// Bytes of stderr so far.
+    pub stderr_total: u64,
 }
 
 /// A text message from the client.
@@ -228,6 +249,8 @@ mod tests {
             tty: true,
             stdout_offset: 0,
             stderr_offset: 0,
+            screen_bytes: 0,
+            kept: Kept::default(),
         });
         assert!(
             info.to_json()

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::Stamp;
+use crate::exec::Kept;
 
 /// `GET /v1/sprites/{name}/exec` without an upgrade.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -35,6 +36,9 @@ pub struct Session {
     pub last_activity: Stamp,
     /// Whether it has a terminal.
     pub tty: bool,
+    /// What is kept of its output.
+    #[serde(flatten)]
+    pub kept: Kept,
 }
 
 /// `POST /v1/sprites/{name}/exec/{id}/kill`; the same two may be in the query instead.

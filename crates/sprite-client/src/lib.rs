@@ -62,7 +62,7 @@ pub use client::{BuildError, Client, ClientBuilder};
 pub use create::{Create, Update};
 pub use error::{ApiError, Error};
 pub use exec::{
-    Attach, Child, ChildOutput, ChildStdin, Command, Controls, ExecError, ExitStatus, Output,
+    Attach, Child, ChildOutput, ChildStdin, Command, Controls, ExecError, ExitStatus, Kept, Output,
     PostBody, PostExec, PostFrame, SessionInfo, Stdio, TtySize,
 };
 pub use list::{Change, List, Page, Pages, Watch};

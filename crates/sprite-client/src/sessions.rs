@@ -12,7 +12,7 @@ use sprite_types::SessionId;
 use crate::body::Lines;
 use crate::client::Call;
 use crate::error::Error;
-use crate::exec::ExitStatus;
+use crate::exec::{ExitStatus, Kept};
 use crate::model::Timestamp;
 use crate::sprite::Sprite;
 
@@ -39,6 +39,9 @@ pub struct Session {
     /// When it last wrote or read something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_activity: Option<Timestamp>,
+    /// What the server keeps of its output.
+    #[serde(flatten)]
+    pub kept: Kept,
     /// Everything else that the server told.
     #[serde(flatten)]
     pub other: Map<String, Value>,

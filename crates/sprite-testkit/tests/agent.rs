@@ -186,6 +186,8 @@ async fn sessions_outlive_their_clients_and_can_be_attached_and_killed() {
         stdout_offset: 0,
         stderr_offset: 0,
         ports: false,
+        screen: false,
+        size: None,
     };
     let mut again = awake.open(&Request::Attach(attach.clone()));
     assert_eq!(started(&mut again).await, session);

@@ -4,7 +4,8 @@ use sprite_types::SessionId;
 
 use crate::codec::{self, Frame, FrameKind, Record};
 use crate::message::{
-    AgentInfo, Failure, FailureKind, Input, KillEvent, Reply, Request, SessionStarted, TtySize,
+    AgentInfo, Failure, FailureKind, Input, Kept, KillEvent, Reply, Request, SessionStarted,
+    TtySize,
 };
 use crate::policy::PolicySpec;
 
@@ -35,6 +36,9 @@ pub fn seeds() -> Vec<Seed> {
         size,
         stdout_start: 0,
         stderr_start: 0,
+        screen_bytes: 0,
+        stdout: Kept::default(),
+        stderr: Kept::default(),
     });
     let killed = Reply::Kill(KillEvent::Complete {
         exit_code: Some(137),

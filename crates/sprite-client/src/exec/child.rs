@@ -199,6 +199,28 @@ impl Child {
         self.session.as_ref()
     }
 
+    /// The session's id, by which it can be [joined](crate::Sprite::attach) again.
+    #[must_use]
+    pub fn id(&self) -> Option<SessionId> {
+        self.controls.session
+    }
+
+    /// Ends the command's processes at once. Does not wait for their end, which [`wait`](Self::wait) tells.
+    ///
+    /// # Errors
+    /// [`ExecError::Ended`] when the command has ended; otherwise when the call fails.
+    pub async fn kill(&self) -> Result<(), ExecError> {
+        self.controls.signal(&Signal::kill()).await
+    }
+
+    /// How the command ended, if it has by now.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn try_wait(&self) -> Result<Option<ExitStatus>, ExecError> {
+        self.outcome.borrow().clone().transpose()
+    }
+
     /// Handles to resize and signal the command, also while [`wait`](Self::wait) waits.
     #[must_use]
     pub fn controls(&self) -> Controls {

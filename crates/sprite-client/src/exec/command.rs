@@ -146,6 +146,12 @@ impl Command {
         self
     }
 
+    /// Lets the command run on for as long as it likes when the connection is gone, as
+    /// [`max_run_after_disconnect`](Self::max_run_after_disconnect) with zero.
+    pub fn detachable(self) -> Self {
+        self.max_run_after_disconnect(Duration::ZERO)
+    }
+
     fn stdin_or_default(&self) -> Stdio {
         let default = if self.tty.is_some() {
             Stdio::Piped

@@ -23,7 +23,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sprite_types::SessionId;
 
 pub use attach::Attach;
@@ -123,4 +123,30 @@ pub struct SessionInfo {
     /// Whether it has a terminal.
     #[serde(default)]
     pub tty: bool,
+    /// Bytes that draw the terminal's screen; they come first, and no offset counts them.
+    #[serde(default)]
+    pub screen_bytes: u64,
+    /// Offset of the first byte of standard output that follows.
+    #[serde(default)]
+    pub stdout_offset: u64,
+    /// Offset of the first byte of standard error that follows.
+    #[serde(default)]
+    pub stderr_offset: u64,
+    /// What the server keeps of its output.
+    #[serde(flatten)]
+    pub kept: Kept,
+}
+
+/// What a server keeps of a session's output, in bytes of each stream. Zeros if it does not tell.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Kept {
+    /// Offset of the first byte of standard output that can still be read.
+    pub stdout_kept_from: u64,
+    /// Bytes of standard output so far.
+    pub stdout_total: u64,
+    /// Offset of the first byte of standard error that can still be read.
+    pub stderr_kept_from: u64,
+    /// Bytes of standard error so far.
+    pub stderr_total: u64,
 }

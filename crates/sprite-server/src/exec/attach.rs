@@ -16,15 +16,20 @@ use crate::ws::Upgrade;
 
 /// Attach to a session
 ///
-/// The first message is `session_info`; then comes what the session has said so far, as far as it is kept, or
-/// from the offsets asked for. A session that ended within the last ten minutes is replayed to its true exit.
+/// The first message is `session_info`, which tells what is kept of the output. Then comes the output: from the
+/// offsets asked for on, each stream apart; without any, what a terminal shows now, drawn for the size that was told,
+/// and without a terminal all that is kept. A session that ended within the last ten minutes is replayed to its true
+/// exit.
 #[utoipa::path(
     get, path = "/v1/sprites/{name}/exec/{session}", tag = "exec", operation_id = "attach",
     params(
         ("name" = String, Path, description = "Name of the sprite"),
         ("session" = String, Path, description = "Id of the session"),
+        ("output_offset" = Option<u64>, Query, description = "The same as `stdout_offset`"),
         ("stdout_offset" = Option<u64>, Query, description = "First byte of stdout (or of the terminal) that is wanted"),
         ("stderr_offset" = Option<u64>, Query, description = "First byte of stderr that is wanted"),
+        ("rows" = Option<u16>, Query, description = "Lines of the client's terminal, which the session's gets"),
+        ("cols" = Option<u16>, Query, description = "Its columns"),
     ),
     responses(
         (status = 101, description = "Attached"),

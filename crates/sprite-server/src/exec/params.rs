@@ -42,12 +42,13 @@ pub(crate) fn wanted(query: &Query) -> Answer<Wanted> {
     }
 }
 
-/// Reads which session is wanted, and from where.
+/// Reads which session is wanted, and from where: from the offset that is asked for in each stream; without any, from
+/// what a terminal shows, or from the first byte that is kept.
 ///
 /// `output_offset` and `stdout_offset` are the same. Source: behaviour reference §11.3, §12 (replay cursor).
 ///
 /// # Errors
-/// The id is the id of no session, or an offset is no number.
+/// The id is the id of no session, or a number is none.
 pub(crate) fn attach(id: &str, query: &Query) -> Answer<AttachSpec> {
     // What cannot be an id is the id of no session.
     let session: SessionId = id.parse().map_err(|_| Problem::no_session(id))?;
@@ -65,7 +66,20 @@ pub(crate) fn attach(id: &str, query: &Query) -> Answer<AttachSpec> {
         stdout_offset: stdout.unwrap_or_default(),
         stderr_offset: stderr.unwrap_or_default(),
         ports: true,
+        screen: stdout.is_none() && stderr.is_none(),
+        size: size(query)?,
     })
+}
+
+/// The size of the client's terminal, if it tells it.
+fn size(query: &Query) -> Answer<Option<TtySize>> {
+    let mut errors = Vec::new();
+    let rows = cells(query, "rows", 0, &mut errors);
+    let cols = cells(query, "cols", 0, &mut errors);
+    if !errors.is_empty() {
+        return Err(Problem::fields(errors));
+    }
+    Ok((rows > 0 && cols > 0).then_some(TtySize { rows, cols }))
 }
 
 /// Reads what is to be started.
@@ -274,6 +288,22 @@ mod tests {
         };
         assert_eq!((id.as_str(), spec.session), ("20", SessionId(20)));
         assert_eq!((spec.stdout_offset, spec.stderr_offset), (5, 7));
+        assert!(!spec.screen && spec.size.is_none());
+        let joined = Query::parse("rows=50&cols=132").expect("form encoding");
+        let spec = attach("20", &joined).expect("valid");
+        assert!(
+            spec.screen,
+            "without an offset a terminal's screen is wanted"
+        );
+        let size = TtySize {
+            rows: 50,
+            cols: 132,
+        };
+        assert_eq!(spec.size, Some(size));
+        for wrong in ["rows=x&cols=1", "output_offset=-1", "stderr_offset=all"] {
+            let query = Query::parse(wrong).expect("form encoding");
+            assert!(attach("20", &query).is_err(), "{wrong}");
+        }
         let problem = attach("../x", &Query::default()).expect_err("no id");
         assert_eq!(problem.message(), "session not found: ../x");
     }

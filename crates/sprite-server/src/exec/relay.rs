@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::sessions;
 use crate::ports;
 use crate::ws::{Message, ReadError, Reader, Socket, Violation, Writer};
 
@@ -96,6 +97,8 @@ fn session_info(started: &SessionStarted) -> ServerText {
         tty: started.tty,
         stdout_offset: started.stdout_start,
         stderr_offset: started.stderr_start,
+        screen_bytes: started.screen_bytes,
+        kept: sessions::kept(started.stdout, started.stderr),
     })
 }
 

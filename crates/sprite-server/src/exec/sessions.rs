@@ -1,7 +1,8 @@
 //! The sessions that run. Source: behaviour reference §1.4.5.
 
-use sprite_agent_api::message::{Reply, Request, SessionInfo};
+use sprite_agent_api::message::{self, Reply, Request, SessionInfo};
 use sprite_api::Stamp;
+use sprite_api::exec::Kept;
 use sprite_api::session::{Session, SessionList};
 use sprite_host::Sprite;
 use sprite_types::SpriteStatus;
@@ -58,5 +59,16 @@ fn entry(info: &SessionInfo, now: Stamp) -> Session {
         is_active: info.attached > 0 || silent_ms < i128::from(ACTIVE_FOR_MS),
         last_activity: Stamp::from_unix_ms(info.last_activity_unix_ms),
         tty: info.tty,
+        kept: kept(info.stdout, info.stderr),
+    }
+}
+
+/// What is kept of a session's output, as clients are told.
+pub(crate) fn kept(stdout: message::Kept, stderr: message::Kept) -> Kept {
+    Kept {
+        stdout_kept_from: stdout.from,
+        stdout_total: stdout.total,
+        stderr_kept_from: stderr.from,
+        stderr_total: stderr.total,
     }
 }

@@ -218,3 +218,66 @@ async fn kills_tell_what_they_do() {
         .await;
     assert_eq!(wrong.status(), 400);
 }
+
+/// §11.3, §12 (replay cursor): what is kept is told with the first message and in the listing, each stream apart.
+#[tokio::test]
+async fn attaching_tells_what_is_kept() {
+    let server = Server::with_sprite().await;
+    let mut ws = server.ws(&format!("{EXEC}?cmd=cat&stdin=true")).await;
+    let id = ws.session().await;
+    ws.stdin("0123456789").await;
+    assert_eq!(ws.next().await, Event::Stdout("0123456789".to_owned()));
+    let entry = sessions(&server).await.remove(0);
+    assert_eq!(
+        (&entry["stdout_kept_from"], &entry["stdout_total"]),
+        (&json!(0), &json!(10))
+    );
+    assert_eq!(entry["stderr_total"], 0);
+    for (query, offset, rest) in [
+        ("", 0, "0123456789"),
+        ("?output_offset=4", 4, "456789"),
+        ("?stdout_offset=9&stderr_offset=0", 9, "9"),
+    ] {
+        let mut again = server.ws(&format!("{EXEC}/{id}{query}")).await;
+        let Event::Info(info) = again.next().await else {
+            panic!("session_info is first")
+        };
+        assert_eq!(info["stdout_offset"], offset, "{query}");
+        assert_eq!(
+            (&info["stdout_kept_from"], &info["stdout_total"]),
+            (&json!(0), &json!(10))
+        );
+        assert_eq!(again.next().await, Event::Stdout(rest.to_owned()));
+        again.vanish();
+    }
+    let wrong = server.try_ws(&format!("{EXEC}/{id}?output_offset=x")).await;
+    assert_eq!(wrong.err().map(|head| head.status), Some(400));
+    ws.eof().await;
+    ws.until_exit().await;
+}
+
+/// §1.4.2: who joins with a terminal of another size gives it to the session's.
+#[tokio::test]
+async fn a_terminal_gets_the_size_of_who_joins() {
+    let server = Server::with_sprite().await;
+    let path = format!("{EXEC}?cmd=cat&tty=true&rows=24&cols=80");
+    let mut ws = server.ws(&path).await;
+    let id = ws.session().await;
+    ws.vanish();
+    for (query, size) in [
+        ("", (24, 80)),
+        ("?rows=50&cols=132", (50, 132)),
+        ("?rows=0&cols=0", (50, 132)),
+    ] {
+        let mut again = server.ws(&format!("{EXEC}/{id}{query}")).await.terminal();
+        let Event::Info(info) = again.next().await else {
+            panic!("session_info is first")
+        };
+        assert_eq!(
+            (&info["rows"], &info["cols"]),
+            (&json!(size.0), &json!(size.1)),
+            "{query}"
+        );
+        again.vanish();
+    }
+}

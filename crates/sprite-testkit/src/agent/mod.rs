@@ -94,10 +94,7 @@ impl FakeAgent {
                 Err(failure) => Err(failure),
             },
             Ok(Request::Attach(spec)) => match self.find(spec.session) {
-                Ok(session) => {
-                    let client = session.attach(spec.stdout_offset, spec.stderr_offset);
-                    attached(client, &sender, &mut receiver).await
-                }
+                Ok(session) => attached(session.join(&spec), &sender, &mut receiver).await,
                 Err(failure) => Err(failure),
             },
             Ok(Request::Fs(spec)) => told(self.files.perform(spec, &sender, &mut receiver).await),

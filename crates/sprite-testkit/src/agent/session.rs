@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Buf, Bytes, BytesMut};
-use sprite_agent_api::message::{ExecSpec, SessionInfo, SessionStarted, TtySize};
+use sprite_agent_api::message::{AttachSpec, ExecSpec, Kept, SessionInfo, SessionStarted, TtySize};
 use sprite_agent_api::{FrameKind, MAX_DATA};
 use sprite_types::SessionId;
 use tokio::sync::{mpsc, watch};
@@ -101,6 +101,17 @@ impl State {
             .min()
     }
 
+    fn kept(&self, output: Output) -> Kept {
+        let journal = match output {
+            Output::Stdout => &self.stdout,
+            Output::Stderr => &self.stderr,
+        };
+        Kept {
+            from: journal.start,
+            total: journal.end(),
+        }
+    }
+
     fn journal(&mut self, output: Output) -> &mut Journal {
         match output {
             Output::Stdout => &mut self.stdout,
@@ -170,6 +181,8 @@ impl Session {
             bytes_per_second: 0,
             attached: u32::try_from(state.clients.len()).unwrap_or(u32::MAX),
             tty: self.spec.tty.is_some(),
+            stdout: state.kept(Output::Stdout),
+            stderr: state.kept(Output::Stderr),
         }
     }
 
@@ -250,6 +263,17 @@ impl Session {
         }
     }
 
+    /// Attaches a client that asks for `spec`. A fake terminal has no screen: what is kept is all there is to show.
+    pub(crate) fn join(self: &Arc<Self>, spec: &AttachSpec) -> Client {
+        if let Some(size) = spec.size {
+            self.resize(size);
+        }
+        if spec.screen {
+            return self.attach(0, 0);
+        }
+        self.attach(spec.stdout_offset, spec.stderr_offset)
+    }
+
     /// Attaches a client that wants output from these offsets on.
     pub(crate) fn attach(self: &Arc<Self>, stdout: u64, stderr: u64) -> Client {
         let mut state = self.state();
@@ -289,6 +313,9 @@ impl Client {
             size: session.size().unwrap_or(TtySize { rows: 0, cols: 0 }),
             stdout_start: self.offsets[Output::Stdout as usize],
             stderr_start: self.offsets[Output::Stderr as usize],
+            screen_bytes: 0,
+            stdout: session.state().kept(Output::Stdout),
+            stderr: session.state().kept(Output::Stderr),
         }
     }
 

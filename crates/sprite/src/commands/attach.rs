@@ -1,16 +1,19 @@
 //! `sprite attach`: join a session that runs.
 
+use std::io::{self, IsTerminal};
+
 use sprite_client::SessionId;
 
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::stream::{Quit, relay, relay_tty};
+use crate::stream::{Quit, relay, relay_tty, size_or_default};
 
 use super::exec;
 
 /// Join a session that runs
 ///
-/// What it showed before comes first. Ctrl-\ lets go of it again; it runs on. A session that ended within the
+/// What its terminal shows comes first, drawn for the size of this one; of a session without a terminal, all that it
+/// wrote so far. Ctrl-\ lets go of it again; it runs on. A session that ended within the
 /// last minutes shows its output and ends with its exit code.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -24,11 +27,16 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(session: SessionId, context: &Context) -> Result<u8, Failure> {
     let sprite = context.sprite(None)?;
-    let joined = sprite.attach(session).spawn().await;
+    let size = io::stdout().is_terminal().then(size_or_default);
+    let mut attach = sprite.attach(session);
+    if let Some(size) = size {
+        attach = attach.size(size.rows, size.cols);
+    }
+    let joined = attach.spawn().await;
     let mut child = joined.map_err(|error| context.exec_failure(&error, &sprite))?;
     let tty = child.session().is_some_and(|info| info.tty);
     let ended = if tty {
-        relay_tty(&mut child, None).await
+        relay_tty(&mut child, size).await
     } else {
         // Our input is not the session's: its end here would close the session's own.
         relay(&mut child, None, Quit::Detach).await

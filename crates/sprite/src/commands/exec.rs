@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// Give the command a terminal
     #[arg(long, conflicts_with = "http_post")]
     tty: bool,
+    /// Let it run on when the connection is gone; sprite attach joins it again
+    #[arg(long, conflicts_with = "http_post")]
+    detachable: bool,
     /// Variables for the command, several after commas (may be repeated)
     #[arg(long, value_name = "K=V[,K2=V2]")]
     env: Vec<String>,
@@ -68,6 +71,9 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Failure> {
     let mut command = sprite.command(program).args(rest).envs(vars);
     if let Some(dir) = args.dir {
         command = command.current_dir(dir);
+    }
+    if args.detachable {
+        command = command.detachable();
     }
     let code = if args.http_post {
         over_http(context, &sprite, command).await?
