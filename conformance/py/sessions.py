@@ -78,6 +78,17 @@ def ended(_: Context, sprite: Sprite) -> None:
     equal((error.exit_code(), error.stdout), (9, b"out\n"))
 
 
+@sessions.test("long output is replayed from its first byte")
+def replayed(_: Context, sprite: Sprite) -> None:
+    client = _start(sprite, ": replayed; seq 1 1000000; seq 1 400000 >&2; exit 3")
+    session = _find(sprite, "replayed")
+    client.join(60)
+    error = failure_of(sprite.attach_session(session.id, timeout=60).output)
+    equal(error.exit_code(), 3)
+    assert error.stdout == "".join(f"{n}\n" for n in range(1, 1_000_001)).encode()
+    assert error.stderr == "".join(f"{n}\n" for n in range(1, 400_001)).encode()
+
+
 @sessions.test("a session that never was cannot be joined or killed")
 def unknown(_: Context, sprite: Sprite) -> None:
     error = failure_of(sprite.attach_session("999999999", timeout=30).output)

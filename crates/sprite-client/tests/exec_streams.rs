@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use playing::{binary, closed_by_client, playing, send};
-use sprite_client::{ExecError, SessionId, Signal, Stdio, TtySize};
+use sprite_client::{ExecError, Kept, SessionId, Signal, Stdio, TtySize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -220,6 +220,61 @@ async fn attaching_learns_from_the_server_whether_there_is_a_terminal() {
         );
         assert_eq!(fake.seen()[0].target, "/v1/sprites/a/exec/77");
     }
+}
+
+/// Behaviour reference §11.3: where one was cut off, one goes on.
+#[tokio::test]
+async fn attaching_asks_for_a_place_and_tells_a_size() {
+    let (fake, sprite) = playing(false, |mut socket| async move {
+        binary(&mut socket, b"\x01rest").await;
+        binary(&mut socket, b"\x03\x00").await;
+        closed_by_client(&mut socket).await;
+    })
+    .await;
+    let attach = sprite.attach(SessionId(77)).stdout_offset(1000);
+    let child = attach.stderr_offset(0).size(50, 132).spawn().await;
+    let child = child.expect("joined");
+    assert_eq!(child.id(), Some(SessionId(77)));
+    // A server of before, which tells nothing of offsets.
+    assert_eq!(child.session().map(|info| info.kept), Some(Kept::default()));
+    let output = child.wait_with_output().await.expect("ended");
+    assert_eq!(output.stdout, b"rest");
+    let asked = fake.seen().remove(0);
+    for (key, value) in [
+        ("stdout_offset", "1000"),
+        ("stderr_offset", "0"),
+        ("rows", "50"),
+        ("cols", "132"),
+    ] {
+        assert_eq!(asked.query(key), [value], "{}", asked.target);
+    }
+}
+
+/// As with [`std::process::Child`]: asked at any time, and killed without mercy.
+#[tokio::test]
+async fn a_command_is_killed_and_asked_whether_it_has_ended() {
+    let (fake, sprite) = playing(false, |mut socket| async move {
+        let signal = socket.next().await.expect("a message").expect("whole");
+        assert_eq!(
+            signal,
+            Message::text(r#"{"type":"signal","signal":"KILL"}"#)
+        );
+        binary(&mut socket, b"\x03\x89").await;
+        closed_by_client(&mut socket).await;
+    })
+    .await;
+    let mut child = sprite
+        .command("sleep")
+        .detachable()
+        .spawn()
+        .await
+        .expect("begun");
+    assert_eq!(fake.seen()[0].query("max_run_after_disconnect"), ["0s"]);
+    assert_eq!(child.try_wait().expect("it runs"), None);
+    child.kill().await.expect("it runs");
+    let status = child.wait().await.expect("ended");
+    assert_eq!(status.signal(), Some(9));
+    assert_eq!(child.try_wait().expect("ended"), Some(status));
 }
 
 #[tokio::test]

@@ -182,14 +182,12 @@ async fn a_full_disk_costs_history_and_nothing_else() {
     let client = server.client();
     client.create("full").storage_gb(3).send().await.unwrap();
     let sprite = client.sprite("full");
-    text(
-        &sprite,
-        "sudo dd if=/dev/zero of=/filler bs=1M 2>/dev/null; sync; true",
-    )
-    .await;
-    let fill =
-        "n=1; while sudo dd if=/dev/zero of=/filler$n bs=4k 2>/dev/null; do n=$((n+1)); done; true";
-    text(&sprite, fill).await;
+    // Nearly all of it at once, the rest in small pieces.
+    let fill = "sudo fallocate -l $(($(df --output=avail -B1 / | tail -1) - 4000000)) /filler; \
+                sudo dd if=/dev/zero of=/rest bs=4k 2>/dev/null; \
+                sudo dd if=/dev/zero of=/last bs=4k 2>/dev/null; df --output=avail -B1 / | tail -1";
+    let free: u64 = text(&sprite, fill).await.parse().unwrap();
+    assert!(free < 1_000_000, "{free} bytes are free");
     let output = sprite.command("seq").args(["1", "1700000"]).output().await;
     assert!(
         output.unwrap().stdout == numbers(OUT),

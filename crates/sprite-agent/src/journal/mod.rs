@@ -236,7 +236,13 @@ impl Journal {
 
     /// Lets go of the disk, and of what is only there. Returns whether there was anything.
     pub(crate) fn leave_disk(&mut self) -> bool {
-        matches!(std::mem::replace(&mut self.disk, Disk::None), Disk::Ring(_))
+        match &self.disk {
+            Disk::Ring(_) => {
+                self.disk = Disk::None;
+                true
+            }
+            Disk::Unused | Disk::None => false,
+        }
     }
 
     /// What there is from `offset` on.
