@@ -124,9 +124,12 @@ async fn long_output_loses_its_oldest_part_and_says_so() {
     }
     let server = Server::start(&[]);
     let sprite = server.sprite("long").await;
-    let id = leave(&sprite, "exec seq 1 6000000").await;
-    until_ended(&sprite, id).await;
+    let command = sprite.command("seq").args(["1", "6000000"]);
+    let child = command.spawn().await.unwrap();
+    let id = child.id().unwrap();
     let whole = numbers(6_000_000);
+    let output = child.wait_with_output().await.unwrap();
+    assert!(output.stdout == whole, "who reads along gets all");
     let child = sprite.attach(id).stdout_offset(5).spawn().await.unwrap();
     let info = child.session().unwrap().clone();
     assert_eq!(info.kept.stdout_total, whole.len() as u64);
