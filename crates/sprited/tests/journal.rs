@@ -75,7 +75,11 @@ async fn readings_laid_together_are_one() {
             .stdout_offset(got_out.len() as u64)
             .stderr_offset(got_err.len() as u64);
         let (child, mut stdout, mut stderr) = join(attach).await;
-        let (o, e) = tokio::join!(take(&mut stdout, more_out), take(&mut stderr, more_err));
+        // Who has enough of one stream drops it: unread, it would hold the other.
+        let (o, e) = tokio::join!(
+            async move { take(&mut stdout, more_out).await },
+            async move { take(&mut stderr, more_err).await },
+        );
         got_out.extend_from_slice(&o);
         got_err.extend_from_slice(&e);
         child.detach().await;
