@@ -18,10 +18,11 @@ const SOON: Duration = Duration::from_secs(90);
 const SMALL_POOL: u64 = 3 << 30;
 
 /// What a full pool has left: enough for what a sprite at rest writes, and far less than any machine's memory.
-const LEFT_IN_A_FULL_POOL: u64 = 32 << 20;
+const LEFT_IN_A_FULL_POOL: u64 = 16 << 20;
 
-/// More than [`LEFT_IN_A_FULL_POOL`], and less than the smallest machine can keep in `/dev/shm`.
-const MORE_MEMORY: u64 = 48 << 20;
+/// With what a snapshot leaves free for others, more than [`LEFT_IN_A_FULL_POOL`]; a large number takes an emulated
+/// processor minutes to make and to add up.
+const MORE_MEMORY: u64 = 12 << 20;
 
 async fn until(sprite: &Sprite, status: &str) {
     eventually(SOON, async || {
@@ -193,6 +194,7 @@ async fn a_sprite_that_finds_no_room_to_sleep_runs_on_and_sleeps_when_there_is_s
     let remembered = remember(&sprite).await;
     text(&sprite, "echo precious > kept && sync kept").await;
     for round in 1..=2 {
+        eprintln!("round {round}");
         let filler = fill(&server);
         // More than is left, and nothing that a page of zeroes could stand for.
         let more = format!("head -c {MORE_MEMORY} /dev/urandom | tee /dev/shm/{round} | sha256sum");
@@ -209,6 +211,7 @@ async fn a_sprite_that_finds_no_room_to_sleep_runs_on_and_sleeps_when_there_is_s
         counts_on(&sprite, before).await;
         assert_eq!(text(&sprite, "cat kept").await, "precious");
 
+        eprintln!("refused, told, and alive");
         std::fs::remove_file(filler).unwrap();
         until(&sprite, "warm").await;
         assert_eq!(recall(&sprite).await, remembered);
