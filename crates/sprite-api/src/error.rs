@@ -12,6 +12,8 @@ pub enum ErrorKind {
     UpgradeRequired,
     /// No token, or none that is known.
     Unauthorized,
+    /// Whoever asks may not do that there.
+    Forbidden,
     /// There is no such thing, or it is not the caller's.
     NotFound,
     /// The path is right, the method is not.
@@ -24,6 +26,8 @@ pub enum ErrorKind {
     Gone,
     /// The body is larger than this server takes.
     TooLarge,
+    /// The part of the file that is asked for does not exist.
+    NoSuchRange,
     /// The request line is larger than this server takes.
     UriTooLong,
     /// The organisation has reached a limit.
@@ -34,6 +38,8 @@ pub enum ErrorKind {
     SpriteStarting,
     /// The server is stopping, or is out of something.
     Unavailable,
+    /// The disk is full.
+    NoSpace,
     /// The machine did not answer in time, or ended in the middle.
     MachineLost,
     /// A defect or a broken host.
@@ -49,10 +55,11 @@ struct Row {
 
 impl ErrorKind {
     /// Every kind.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::Invalid,
         Self::UpgradeRequired,
         Self::Unauthorized,
+        Self::Forbidden,
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::NameTaken,
@@ -60,10 +67,12 @@ impl ErrorKind {
         Self::Gone,
         Self::TooLarge,
         Self::UriTooLong,
+        Self::NoSuchRange,
         Self::LimitExceeded,
         Self::Unsupported,
         Self::SpriteStarting,
         Self::Unavailable,
+        Self::NoSpace,
         Self::MachineLost,
         Self::Internal,
     ];
@@ -74,6 +83,7 @@ impl ErrorKind {
             Self::Invalid => (400, "invalid_request", false),
             Self::UpgradeRequired => (426, "upgrade_required", false),
             Self::Unauthorized => (401, "unauthorized", false),
+            Self::Forbidden => (403, "forbidden", false),
             Self::NotFound => (404, "not_found", false),
             Self::MethodNotAllowed => (405, "method_not_allowed", false),
             Self::NameTaken => (409, "name_taken", false),
@@ -81,10 +91,12 @@ impl ErrorKind {
             Self::Gone => (410, "gone", false),
             Self::TooLarge => (413, "too_large", false),
             Self::UriTooLong => (414, "uri_too_long", false),
+            Self::NoSuchRange => (416, "range_not_satisfiable", false),
             Self::LimitExceeded => (429, "concurrent_sprite_limit_exceeded", true),
             Self::Unsupported => (501, "unsupported", false),
             Self::SpriteStarting => (503, "sprite_starting", true),
             Self::Unavailable => (503, "unavailable", true),
+            Self::NoSpace => (507, "no_space", false),
             Self::MachineLost => (502, "machine_lost", true),
             Self::Internal => (500, "internal", false),
         };
@@ -140,6 +152,12 @@ pub struct ErrorBody {
     /// The driver that cannot do it, with `unsupported`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub driver: Option<String>,
+    /// The name of the kernel's error, of an operation on files: `ENOENT`, `EACCES`, …
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// The file that the error is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
     /// The sprite that is starting, with `sprite_starting`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sprite_id: Option<String>,

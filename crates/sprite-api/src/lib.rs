@@ -8,6 +8,7 @@
 pub mod control;
 pub mod error;
 pub mod exec;
+pub mod fs;
 pub mod organization;
 pub mod policy;
 pub mod ports;

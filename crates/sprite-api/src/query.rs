@@ -39,6 +39,12 @@ impl Query {
         Self(pairs)
     }
 
+    /// The pairs, in order.
+    #[must_use]
+    pub fn into_pairs(self) -> Vec<(String, String)> {
+        self.0
+    }
+
     /// The first value of `key`.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&str> {

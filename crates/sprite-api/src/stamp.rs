@@ -20,7 +20,12 @@ impl Stamp {
     /// none such.
     #[must_use]
     pub fn from_unix_ms(unix_ms: i64) -> Self {
-        let nanos = i128::from(unix_ms) * 1_000_000;
+        Self::from_unix_nanos(i128::from(unix_ms) * 1_000_000)
+    }
+
+    /// The point in time `nanos` nanoseconds after 1970; 1970 if there is none such.
+    #[must_use]
+    pub fn from_unix_nanos(nanos: i128) -> Self {
         Self(OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH))
     }
 }

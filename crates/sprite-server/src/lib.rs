@@ -22,6 +22,7 @@ mod config;
 mod connection;
 mod control;
 mod exec;
+mod fs;
 mod named;
 mod openapi;
 mod organization;

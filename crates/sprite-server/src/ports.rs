@@ -115,7 +115,7 @@ pub(crate) fn message(event: PortEvent) -> PortMessage {
 }
 
 /// Why a watch ends.
-enum End {
+pub(crate) enum End {
     Gone,
     Closed,
     Violation(Violation),
@@ -171,7 +171,8 @@ fn event(received: Result<Option<Frame>, link::LinkError>) -> Result<PortEvent, 
     }
 }
 
-async fn close<S: AsyncRead + AsyncWrite + Unpin>(socket: Socket<S>, end: End) {
+/// Ends a watch's socket, and says why.
+pub(crate) async fn close<S: AsyncRead + AsyncWrite + Unpin>(socket: Socket<S>, end: End) {
     let (goodbye, code, reason) = match &end {
         End::Gone => return,
         End::Closed => (Goodbye::Said, exec::CLOSE_OK, ""),
@@ -183,7 +184,7 @@ async fn close<S: AsyncRead + AsyncWrite + Unpin>(socket: Socket<S>, end: End) {
             "sprite falls asleep",
         ),
         End::Lost(reason) => {
-            tracing::info!(reason, "watch of ports lost its machine");
+            tracing::info!(reason, "watch lost its machine");
             (Goodbye::Unsaid, exec::CLOSE_LOST, reason.as_str())
         }
     };

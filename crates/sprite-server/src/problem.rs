@@ -88,6 +88,16 @@ impl Problem {
         Self::new(ErrorKind::Internal, error.to_string()).with_hint("the server's log says more")
     }
 
+    /// What cannot be done to a file: `error` is for people there, and `code` for programs.
+    /// Source: behaviour reference §1.2.
+    pub(crate) fn of_file(kind: ErrorKind, code: &str, path: String, message: String) -> Self {
+        let mut problem = Self::new(kind, message.clone());
+        problem.body.error = message;
+        problem.body.code = Some(code.to_owned());
+        problem.body.path = Some(path);
+        problem
+    }
+
     /// The machine did not answer as it should.
     pub(crate) fn machine_lost(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::MachineLost, message)
@@ -106,6 +116,13 @@ impl Problem {
     /// The wire code of its kind.
     pub(crate) fn code(&self) -> &'static str {
         self.kind.code()
+    }
+
+    /// How large the thing is of which a part was asked for. Source: RFC 9110 §15.5.17.
+    pub(crate) fn with_range(mut self, size: u64) -> Self {
+        let value = HeaderValue::try_from(format!("bytes */{size}")).expect("it is printable");
+        self.header = Some((header::CONTENT_RANGE, value));
+        self
     }
 
     /// The text for people.

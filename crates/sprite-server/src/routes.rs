@@ -8,7 +8,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get, post};
+use axum::routing::{any, delete, get, post, put};
 use bytes::Bytes;
 use sprite_api::{ErrorBody, ErrorKind, VERSION_HEADER};
 use sprite_host::Host;
@@ -19,7 +19,7 @@ use crate::exec::{attach, kill, post as exec_post, start};
 use crate::problem::Problem;
 use crate::proxy::{self, Proxies};
 use crate::sprites::{change, create, list, show, upkeep};
-use crate::{answer, auth, control, openapi, organization, policy, ports, unsupported};
+use crate::{answer, auth, control, fs, openapi, organization, policy, ports, unsupported};
 
 /// What every handler has.
 #[derive(Clone)]
@@ -81,7 +81,16 @@ pub fn router(host: Host, config: ServerConfig) -> Router {
         )
         .route(&format!("{sprite}/control"), get(control::control))
         .route(&format!("{sprite}/proxy"), get(proxy::proxy))
-        .route(&format!("{sprite}/ports/watch"), get(ports::watch));
+        .route(&format!("{sprite}/ports/watch"), get(ports::watch))
+        .route(&format!("{sprite}/fs/watch"), get(fs::watch::watch))
+        .route(&format!("{sprite}/fs/read"), get(fs::read::read))
+        .route(&format!("{sprite}/fs/write"), put(fs::write::write))
+        .route(&format!("{sprite}/fs/list"), get(fs::list::list))
+        .route(&format!("{sprite}/fs/delete"), delete(fs::change::delete))
+        .route(&format!("{sprite}/fs/rename"), post(fs::change::rename))
+        .route(&format!("{sprite}/fs/copy"), post(fs::change::copy))
+        .route(&format!("{sprite}/fs/chmod"), post(fs::change::chmod))
+        .route(&format!("{sprite}/fs/chown"), post(fs::change::chown));
     for (path, _) in unsupported::PATHS {
         router = router.route(&format!("{sprite}{path}"), any(unsupported::refuse));
     }

@@ -7,7 +7,7 @@ use crate::named::Named;
 use crate::problem::{Answer, Problem};
 
 /// Paths below a sprite that clients know, and what they are called. Source: behaviour reference §1.6 to §1.11.
-pub(crate) const PATHS: [(&str, &str); 8] = [
+pub(crate) const PATHS: [(&str, &str); 7] = [
     ("/checkpoint", "checkpoint.create"),
     ("/checkpoints", "checkpoint.list"),
     ("/checkpoints/{id}", "checkpoint"),
@@ -15,7 +15,6 @@ pub(crate) const PATHS: [(&str, &str); 8] = [
     ("/services", "services"),
     ("/services/{service}", "services"),
     ("/services/{service}/{action}", "services"),
-    ("/fs/{operation}", "fs"),
 ];
 
 /// Answers 501 for a sprite that exists.
@@ -23,17 +22,13 @@ pub(crate) async fn refuse(named: Named, request: Request) -> Answer<Response> {
     let path = request.uri().path();
     // `/v1/sprites/{name}` lies before it.
     let below = path.splitn(5, '/').nth(4).unwrap_or_default();
-    let mut parts = below.split('/');
-    let operation = match (parts.next(), parts.next()) {
-        (Some("fs"), Some(call)) => format!("fs.{}", call.chars().take(20).collect::<String>()),
-        (Some(first), _) => PATHS
-            .iter()
-            .find(|(known, _)| *known == format!("/{below}"))
-            .map_or_else(
-                || first.to_owned(),
-                |(_, operation)| (*operation).to_owned(),
-            ),
-        (None, _) => String::new(),
-    };
+    let first = below.split('/').next().unwrap_or_default();
+    let whole = PATHS
+        .iter()
+        .find(|(known, _)| *known == format!("/{below}"));
+    let operation = whole.map_or_else(
+        || first.to_owned(),
+        |(_, operation)| (*operation).to_owned(),
+    );
     Err(Problem::unsupported(&operation, named.sprite.driver))
 }

@@ -64,7 +64,13 @@ fn clean(base: &str, path: &str) -> Result<String, Stop> {
 
 /// Opens an absolute path.
 pub(super) fn open(path: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
-    let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY;
+    // Where something is only located, the kernel refuses what has a meaning for an open file alone.
+    let opens = if flags.contains(OFlags::PATH) {
+        OFlags::empty()
+    } else {
+        OFlags::NOCTTY
+    };
+    let flags = flags | OFlags::CLOEXEC | opens;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     for _ in 0..TRIES {
         match rustix::fs::openat2(CWD, path, flags, mode, resolve) {

@@ -12,6 +12,7 @@ use sprite_api::control::{ClientEnvelope, Envelope, PREFIX};
 use sprite_api::proxy::ProxyHello;
 use sprite_api::query::Query;
 
+use super::files::FileOperation;
 use crate::proxy::check_hello;
 
 /// What a message asks for.
@@ -32,6 +33,7 @@ pub(super) struct Started {
 pub(super) enum Operation {
     Exec(Query),
     Proxy(ProxyHello),
+    Files(FileOperation, Query),
 }
 
 /// Reads a message.
@@ -56,10 +58,13 @@ fn start(op: &str, args: Query, envelope: Envelope) -> Asked {
     let operation = match op {
         "exec" => Ok(Operation::Exec(args)),
         "proxy" => proxy(&args).map(Operation::Proxy),
-        other => {
-            let other: String = other.chars().take(80).collect();
-            Err(format!("unsupported operation {other:?}"))
-        }
+        other => match FileOperation::of(other) {
+            Some(operation) => Ok(Operation::Files(operation, args)),
+            None => {
+                let other: String = other.chars().take(80).collect();
+                Err(format!("unsupported operation {other:?}"))
+            }
+        },
     };
     match operation {
         Ok(operation) => Asked::Start(Started {

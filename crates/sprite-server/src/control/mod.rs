@@ -8,6 +8,7 @@
 //! asleep, an idle socket is closed with 1001, so that its client opens another one, which wakes it.
 
 mod asked;
+mod files;
 
 use std::time::Duration;
 
@@ -152,6 +153,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Control<S> {
         match started.operation {
             Operation::Exec(query) => self.exec(&query).await,
             Operation::Proxy(hello) => self.proxy(hello, started.envelope).await,
+            Operation::Files(operation, query) => {
+                self.files(operation, &query, started.envelope).await
+            }
         }
     }
 

@@ -7,6 +7,7 @@ mod auth;
 mod control;
 mod exec;
 mod exec_http;
+mod files;
 mod hostile;
 mod live_list;
 mod policy;

@@ -339,7 +339,6 @@ async fn what_is_not_done_says_so() {
         ("POST", "checkpoint", "checkpoint.create"),
         ("GET", "checkpoints", "checkpoint.list"),
         ("PUT", "services/web", "services"),
-        ("GET", "fs/read?path=/x", "fs.read"),
     ] {
         let answer = server
             .request(method, &format!("/v1/sprites/s/{path}"))
