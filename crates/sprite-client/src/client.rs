@@ -1,11 +1,13 @@
 //! The client: one server, one token, a pool of connections.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
@@ -13,6 +15,7 @@ use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::body;
@@ -20,6 +23,9 @@ use crate::connect::Connector;
 use crate::error::{ApiError, Error};
 use crate::sprite::Sprite;
 use crate::url::{ServerUrl, ServerUrlError, Target};
+
+/// The body of a request: bytes, or what comes bit by bit.
+pub(crate) type Upload = UnsyncBoxBody<Bytes, io::Error>;
 
 /// Longest request target. Source: the `http` crate, whose URIs end below 64 KiB; servers commonly allow less.
 const TARGET_LIMIT: usize = 65_000;
@@ -55,7 +61,7 @@ struct Inner {
     authorization: HeaderValue,
     user_agent: HeaderValue,
     connector: Connector,
-    pool: legacy::Client<Connector, Full<Bytes>>,
+    pool: legacy::Client<Connector, Upload>,
     answer_timeout: Duration,
 }
 
@@ -279,6 +285,53 @@ impl Client {
 
     /// Sends a call and returns the answer, whatever it is.
     pub(crate) async fn send_once(&self, call: &Call) -> Result<Response<Incoming>, Error> {
+        let body = Full::new(call.body.clone()).map_err(|never| match never {});
+        let request = self.request(call, body.boxed_unsync())?;
+        let limit = self.inner.answer_timeout;
+        match tokio::time::timeout(limit, self.inner.pool.request(request)).await {
+            Ok(answer) => answer.map_err(|source| self.exchange_error(source)),
+            Err(_) => Err(Error::TimedOut {
+                what: "the server's answer",
+                after: limit,
+            }),
+        }
+    }
+
+    /// Sends a call with a body that takes its time, and reads the JSON of its answer. The server's time begins when
+    /// the body has ended, which the end of `all_read` says.
+    pub(crate) async fn upload<T: DeserializeOwned>(
+        &self,
+        call: &Call,
+        body: Upload,
+        all_read: oneshot::Receiver<()>,
+    ) -> Result<T, Error> {
+        let request = self.request(call, body)?;
+        let limit = self.inner.answer_timeout;
+        let late = async {
+            // Nothing is ever sent over it.
+            let _ = all_read.await;
+            tokio::time::sleep(limit).await;
+        };
+        let response = tokio::select! {
+            answer = self.inner.pool.request(request) => {
+                answer.map_err(|source| self.exchange_error(source))?
+            }
+            () = late => {
+                return Err(Error::TimedOut {
+                    what: "the server's answer",
+                    after: limit,
+                });
+            }
+        };
+        if !response.status().is_success() {
+            return Err(self.refusal(response, call).await?.into());
+        }
+        let body = body::whole(response.into_body(), limit).await?;
+        serde_json::from_slice(&body)
+            .map_err(|source| Error::malformed(format!("{}: {source}", call.summary())))
+    }
+
+    fn request(&self, call: &Call, body: Upload) -> Result<Request<Upload>, Error> {
         let server = &self.inner.server;
         let target = call.target.as_str();
         if target.len() > TARGET_LIMIT {
@@ -294,20 +347,13 @@ impl Client {
         let mut request = Request::builder()
             .method(call.method.clone())
             .uri(uri)
-            .body(Full::new(call.body.clone()))
+            .body(body)
             .map_err(|source| Error::Unwritable {
                 reason: source.to_string(),
             })?;
         *request.headers_mut() = self.standing_headers()?;
         request.headers_mut().extend(call.headers.clone());
-        let limit = self.inner.answer_timeout;
-        match tokio::time::timeout(limit, self.inner.pool.request(request)).await {
-            Ok(answer) => answer.map_err(|source| self.exchange_error(source)),
-            Err(_) => Err(Error::TimedOut {
-                what: "the server's answer",
-                after: limit,
-            }),
-        }
+        Ok(request)
     }
 
     /// Tells "could not connect" from "broke while talking": after the first nothing has been sent.

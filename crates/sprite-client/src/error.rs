@@ -110,6 +110,8 @@ pub struct ApiError {
     pub code: String,
     /// The text for people.
     pub message: String,
+    /// The kernel's word for what went wrong with a file: `ENOENT`, `EACCES`, …
+    pub file_code: Option<String>,
     /// When to try again, if the server said so.
     pub retry_after: Option<Duration>,
     /// Method and path of the request.
@@ -161,6 +163,7 @@ impl ApiError {
                 .filter(|c| !c.is_control() || *c == '\n')
                 .take(MESSAGE_LIMIT)
                 .collect(),
+            file_code: text("code").map(|code| code.chars().take(40).collect()),
             retry_after,
             request,
         }

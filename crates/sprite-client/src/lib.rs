@@ -50,6 +50,7 @@ mod connect;
 mod create;
 mod error;
 mod exec;
+mod fs;
 mod list;
 mod model;
 mod policy;
@@ -65,6 +66,7 @@ pub use exec::{
     Attach, Child, ChildOutput, ChildStdin, Command, Controls, ExecError, ExitStatus, Kept, Output,
     PostBody, PostExec, PostFrame, SessionInfo, Stdio, TtySize,
 };
+pub use fs::{Entries, Entry, EntryKind, FileReader, Fs, FsChanged, Owner, WriteFile, Written};
 pub use list::{Change, List, Page, Pages, Watch};
 pub use model::{Counts, Health, Organization, SpriteInfo, Status, Timestamp, UrlSettings};
 pub use policy::{

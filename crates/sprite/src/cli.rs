@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    api, attach, auth, check, completion, config, console, create, destroy, exec, info, list,
+    api, attach, auth, check, completion, config, console, create, destroy, exec, file, info, list,
     login, logout, org, policy, restart, sessions, url, use_sprite,
 };
 use crate::context::Global;
@@ -66,6 +66,8 @@ pub(crate) enum Command {
     Exec(exec::Args),
     #[command(visible_alias = "c")]
     Console(console::Args),
+    /// Copy files into and out of a sprite, and edit them
+    File(file::Args),
     /// List, join and end sessions
     #[command(visible_alias = "s")]
     Sessions(sessions::Args),

@@ -10,6 +10,7 @@ pub(crate) mod console;
 pub(crate) mod create;
 pub(crate) mod destroy;
 pub(crate) mod exec;
+pub(crate) mod file;
 mod generate_docs;
 pub(crate) mod info;
 pub(crate) mod list;
@@ -41,6 +42,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Info(args) => info::run(&args, &open()?).await,
         Command::Destroy(args) => destroy::run(&args, &open()?).await,
         Command::Exec(args) => exec::run(args, &open()?).await,
+        Command::File(args) => file::run(args, &open()?).await,
         Command::Console(args) => console::run(&args, &open()?).await,
         Command::Sessions(args) => sessions::run(args, &open()?).await,
         Command::Attach(args) => attach::run(args.session, &open()?).await,
