@@ -10,6 +10,7 @@ import sys
 from control import control
 from errors import errors
 from exec import execs, silence
+from files import files
 from harness import Context, run_all
 from sessions import sessions
 from sprites_suite import sprites
@@ -17,7 +18,7 @@ from sprites_suite import sprites
 
 def main() -> int:
     context = Context.from_environment()
-    tally = run_all([sprites, execs, sessions, control, errors], [silence], context)
+    tally = run_all([sprites, execs, sessions, control, files, errors], [silence], context)
     for sprite in context.client.list_all_sprites(context.prefix):
         sprite.delete()
     print(f"{tally.passed} passed, {tally.failed} failed", flush=True)
