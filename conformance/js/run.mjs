@@ -7,12 +7,13 @@ import { errors } from './errors.mjs';
 import { exec, silence } from './exec.mjs';
 import { files } from './files.mjs';
 import { http } from './http.mjs';
+import { ports } from './ports.mjs';
 import { sessions } from './sessions.mjs';
 import { sprites } from './sprites.mjs';
 import { terminal } from './terminal.mjs';
 
 const context = contextFromEnvironment();
-const suites = [sprites, exec, terminal, sessions, control, http, files, errors];
+const suites = [sprites, exec, terminal, sessions, control, ports, http, files, errors];
 let status = 1;
 try {
   const tally = await runAll(suites, [silence], context);

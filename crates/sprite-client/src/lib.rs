@@ -54,6 +54,8 @@ mod fs;
 mod list;
 mod model;
 mod policy;
+mod ports;
+mod proxy;
 mod raw;
 mod sessions;
 mod sprite;
@@ -73,6 +75,8 @@ pub use policy::{
     CountLimit, MemoryLimit, NetworkPolicy, NetworkPolicyInfo, NetworkRule, PrivilegesPolicy,
     ResourcesPolicy, ResourcesPolicyInfo,
 };
+pub use ports::{Port, PortChange, PortChanges, Ports};
+pub use proxy::{ConnectError, Connection, Forward, Refused};
 pub use raw::{RawRequest, RawResponse};
 pub use sessions::{Killed, Session, Signal, SignalError};
 pub use sprite::Sprite;

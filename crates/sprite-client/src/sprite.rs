@@ -1,13 +1,18 @@
 //! A handle on one sprite.
 
+use std::io;
+
 use hyper::Method;
 use sprite_types::SessionId;
+use tokio::net::ToSocketAddrs;
 
 use crate::client::{Call, Client};
 use crate::create::Update;
 use crate::error::Error;
 use crate::exec::{Attach, Command};
 use crate::model::{Health, SpriteInfo};
+use crate::ports::Ports;
+use crate::proxy::{self, ConnectError, Connection, Forward};
 use crate::url::Target;
 
 /// A handle on a sprite by its name. It costs nothing, and nothing is sent before an operation is called.
@@ -89,6 +94,71 @@ impl Sprite {
     /// A command to run in the sprite, as [`std::process::Command`].
     pub fn command(&self, program: impl Into<String>) -> Command {
         Command::new(self.clone(), program.into())
+    }
+
+    /// Connects to a TCP port of the sprite. `host` is `localhost` or an address of the sprite itself. The sprite wakes
+    /// for it, and stays awake while the connection is open.
+    ///
+    /// ```no_run
+    /// # async fn example(sprite: sprite_client::Sprite) -> Result<(), Box<dyn std::error::Error>> {
+    /// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    ///
+    /// let mut connection = sprite.connect("localhost", 8080).await?;
+    /// connection.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
+    /// connection.shutdown().await?;
+    /// let mut answer = String::new();
+    /// connection.read_to_string(&mut answer).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ConnectError::Refused`] when nobody listens there.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives the connection up.
+    pub async fn connect(&self, host: &str, port: u16) -> Result<Connection, ConnectError> {
+        proxy::connect(self, host, port).await
+    }
+
+    /// Listens here and passes every connection on to a port of the sprite, until what is returned is dropped.
+    ///
+    /// ```no_run
+    /// # async fn example(sprite: sprite_client::Sprite) -> std::io::Result<()> {
+    /// let forward = sprite.forward("127.0.0.1:0", "localhost", 5432).await?;
+    /// println!("the sprite's database is at {}", forward.local_addr());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// When the local address cannot be listened on. The sprite is not asked before somebody connects.
+    pub async fn forward(
+        &self,
+        local: impl ToSocketAddrs,
+        host: &str,
+        port: u16,
+    ) -> io::Result<Forward> {
+        Forward::start(self.clone(), local, host.to_owned(), port).await
+    }
+
+    /// Watches the ports on which the sprite's programs listen. The sprite wakes for it, and may sleep again.
+    ///
+    /// ```no_run
+    /// # async fn example(sprite: sprite_client::Sprite) -> Result<(), sprite_client::Error> {
+    /// let mut ports = sprite.ports().await?;
+    /// println!("{:?}", ports.at_first());
+    /// while let Some(change) = ports.next().await? {
+    ///     println!("{change:?}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// When there is no such sprite or the call fails.
+    pub async fn ports(&self) -> Result<Ports, Error> {
+        Ports::open(self).await
     }
 
     /// Joins a session that runs, or that ended a short while ago, by its id.

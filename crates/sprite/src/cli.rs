@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     api, attach, auth, check, completion, config, console, create, destroy, exec, file, info, list,
-    login, logout, org, policy, restart, sessions, url, use_sprite,
+    login, logout, org, policy, proxy, restart, sessions, url, use_sprite,
 };
 use crate::context::Global;
 
@@ -72,6 +72,7 @@ pub(crate) enum Command {
     #[command(visible_alias = "s")]
     Sessions(sessions::Args),
     Attach(attach::Args),
+    Proxy(proxy::Args),
     Restart(restart::Args),
     Check(check::Args),
     /// Show and change a sprite's settings

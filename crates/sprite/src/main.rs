@@ -9,6 +9,8 @@ mod commands;
 mod config;
 mod context;
 mod failure;
+mod forward;
+mod holder;
 mod show;
 mod stream;
 

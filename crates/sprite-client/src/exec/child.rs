@@ -19,6 +19,7 @@ use super::link::{Outcome, Reader, Shared, Socket, Writer};
 use super::stream::{ChildOutput, ChildStdin};
 use super::{ExecError, ExitStatus, SessionInfo, TtySize};
 use crate::error::Error;
+use crate::ports::PortChanges;
 use crate::sessions::Signal;
 use crate::sprite::Sprite;
 
@@ -28,6 +29,8 @@ const HELLO_LIMIT: Duration = Duration::from_secs(10);
 const OUTPUT_QUEUE: usize = 8;
 /// Messages of input that wait to be sent.
 const INPUT_QUEUE: usize = 4;
+/// Changes of ports that wait to be taken.
+const PORTS_QUEUE: usize = 256;
 /// Resizes and signals that wait to be sent.
 const CONTROL_QUEUE: usize = 16;
 
@@ -43,6 +46,9 @@ pub struct Child {
     pub stdout: Option<ChildOutput>,
     /// What it writes to standard error; never there with a terminal.
     pub stderr: Option<ChildOutput>,
+    /// The ports of the sprite that are opened and closed while this is attached. 256 changes wait to be taken; if
+    /// more do, they are forgotten.
+    pub ports: Option<PortChanges>,
     session: Option<SessionInfo>,
     controls: Controls,
     outcome: watch::Receiver<Option<Outcome>>,
@@ -103,6 +109,7 @@ impl Joining {
                 | Event::Exit(_)
                 | Event::ExitTold(_)
                 | Event::Error(_)
+                | Event::Port(_)
                 | Event::Nothing => None,
             },
             _ => None,
@@ -152,6 +159,7 @@ impl Joining {
             Stdio::Null => (None, None),
         };
         let (control_sender, controls) = mpsc::channel(CONTROL_QUEUE);
+        let (tell_ports, ports) = mpsc::channel(PORTS_QUEUE);
         let id = session.as_ref().map(|info| info.id);
         let (sink, stream) = self.socket.split();
         let reader = Reader {
@@ -160,6 +168,7 @@ impl Joining {
             session: id,
             stdout: stdout_sender,
             stderr: stderr_sender,
+            ports: tell_ports,
             shared: Arc::clone(&shared),
         };
         let writer = Writer {
@@ -183,6 +192,7 @@ impl Joining {
             stdin: stdin_sender,
             stdout,
             stderr,
+            ports: Some(PortChanges::new(ports)),
             session,
             controls,
             outcome,

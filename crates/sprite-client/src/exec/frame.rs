@@ -9,6 +9,7 @@ use serde_json::Value;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{ExitStatus, SessionInfo, TtySize};
+use crate::ports::{PortChange, read_change};
 use crate::sessions::Signal;
 
 const STDIN: u8 = 0;
@@ -28,6 +29,8 @@ pub(super) enum Event {
     ExitTold(ExitStatus),
     Session(SessionInfo),
     Error(String),
+    /// A port of the sprite was opened or closed.
+    Port(PortChange),
     /// Keep-alives and kinds of messages that this client does not know.
     Nothing,
 }
@@ -67,7 +70,8 @@ pub(super) fn read_text(text: &str) -> Event {
             let told = message.message.or(message.error);
             Event::Error(told.unwrap_or_else(|| "the server reported an error".to_owned()))
         }
-        // Keep-alives, ports, and kinds to come.
+        "port_opened" | "port_closed" => read_change(text).map_or(Event::Nothing, Event::Port),
+        // Keep-alives, and kinds to come.
         _ => Event::Nothing,
     }
 }

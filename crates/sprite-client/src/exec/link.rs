@@ -23,9 +23,10 @@ use tokio_util::sync::CancellationToken;
 use super::frame::{self, Event};
 use super::{ExecError, ExitStatus};
 use crate::connect::Transport;
+use crate::ports::PortChange;
 
 pub(super) type Outcome = Result<ExitStatus, ExecError>;
-pub(super) type Socket = WebSocketStream<Transport>;
+pub(crate) type Socket = WebSocketStream<Transport>;
 
 /// How often a silent connection is tried. Servers and the devices between drop what is silent for a minute.
 const PING_EVERY: Duration = Duration::from_secs(15);
@@ -51,6 +52,7 @@ pub(super) struct Reader {
     pub(super) session: Option<SessionId>,
     pub(super) stdout: Option<mpsc::Sender<Bytes>>,
     pub(super) stderr: Option<mpsc::Sender<Bytes>>,
+    pub(super) ports: mpsc::Sender<PortChange>,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -90,6 +92,8 @@ impl Reader {
                 Event::ExitTold(status) if self.tty => return Ok(status),
                 Event::ExitTold(status) => told = Some(status),
                 Event::Error(message) => complaint = Some(message),
+                // Output must not wait for somebody who wants to know of ports.
+                Event::Port(change) => drop(self.ports.try_send(change)),
                 Event::Session(_) | Event::Nothing => {}
             }
         }

@@ -17,7 +17,7 @@ mod link;
 mod post;
 mod request;
 mod stream;
-mod upgrade;
+pub(crate) mod upgrade;
 
 use std::fmt;
 use std::io;
@@ -29,6 +29,7 @@ use sprite_types::SessionId;
 pub use attach::Attach;
 pub use child::{Child, Controls, Output};
 pub use command::{Command, Stdio};
+pub(crate) use link::Socket;
 pub use post::{PostBody, PostExec, PostFrame};
 pub use stream::{ChildOutput, ChildStdin};
 

@@ -20,14 +20,14 @@ use crate::url::Target;
 const MESSAGE_LIMIT: usize = 10 << 20;
 
 /// An open WebSocket and what the server said about it.
-pub(super) struct Upgraded {
-    pub(super) socket: Socket,
+pub(crate) struct Upgraded {
+    pub(crate) socket: Socket,
     /// Whether signals may be sent over it (`X-Sprite-Capabilities: signal`).
-    pub(super) signals: bool,
+    pub(crate) signals: bool,
 }
 
 /// Opens a WebSocket at `target`. "The sprite is starting" is waited out as for other calls.
-pub(super) async fn upgrade(client: &Client, target: Target) -> Result<Upgraded, Error> {
+pub(crate) async fn upgrade(client: &Client, target: Target) -> Result<Upgraded, Error> {
     let give_up = Instant::now() + STARTING_LIMIT;
     loop {
         match try_upgrade(client, target.clone()).await? {

@@ -15,7 +15,7 @@ use sprite_api::proxy::{EOF, ProxyAnswer, ProxyHello, ProxyText};
 use sprite_host::Awake;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::exec::relay::KEEPALIVE;
@@ -30,6 +30,10 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Longest binary message to a client. Source: behaviour reference §1.4.4 rule 7.
 const MAX_PAYLOAD: usize = 64 << 10;
+
+/// How long the first bytes of a port that speaks first wait for a client that has said nothing yet: the JavaScript SDK
+/// begins to listen a moment after it has read the answer, and loses what came with it.
+const FIRST_BYTES: Duration = Duration::from_millis(20);
 
 /// Bytes laid together before they are written.
 const BATCH: usize = 256 << 10;
@@ -170,11 +174,16 @@ impl Connected {
         stop: &CancellationToken,
     ) -> Outcome {
         let pong = Pong::default();
-        let client_ended = CancellationToken::new();
+        let (client_ended, client_listens) = (CancellationToken::new(), CancellationToken::new());
+        let half_close = dialect == Dialect::Direct { half_close: true };
+        if half_close {
+            client_listens.cancel();
+        }
         let output = Output {
             pong: &pong,
-            half_close: dialect == Dialect::Direct { half_close: true },
+            half_close,
             client_ended: &client_ended,
+            client_listens: &client_listens,
         };
         let input = Input {
             sender: &self.stream.sender,
@@ -182,6 +191,7 @@ impl Connected {
             dialect,
             pong: &pong,
             client_ended: &client_ended,
+            client_listens: &client_listens,
         };
         tokio::select! {
             biased;
@@ -237,6 +247,7 @@ struct Output<'a> {
     pong: &'a Pong,
     half_close: bool,
     client_ended: &'a CancellationToken,
+    client_listens: &'a CancellationToken,
 }
 
 impl Output<'_> {
@@ -246,6 +257,7 @@ impl Output<'_> {
         receiver: &mut link::Receiver,
     ) -> Outcome {
         let mut open = true;
+        let listens_by = Instant::now() + FIRST_BYTES;
         let mut ping_at = Instant::now() + KEEPALIVE;
         loop {
             if writer.queued() > 0 {
@@ -262,6 +274,9 @@ impl Output<'_> {
                     }
                 }
                 received = receiver.recv(), if open => {
+                    let listens = self.client_listens.cancelled();
+                    // That it took too long is as good.
+                    let _ = timeout_at(listens_by, listens).await;
                     let mut received = Some(received);
                     // What has arrived already goes out in the same write.
                     while let Some(next) = received {
@@ -332,6 +347,7 @@ struct Input<'a> {
     dialect: Dialect,
     pong: &'a Pong,
     client_ended: &'a CancellationToken,
+    client_listens: &'a CancellationToken,
 }
 
 impl Input<'_> {
@@ -339,6 +355,7 @@ impl Input<'_> {
         loop {
             match reader.next().await {
                 Ok(Message::Binary(bytes)) if !self.client_ended.is_cancelled() => {
+                    self.client_listens.cancel();
                     self.pass(bytes).await;
                 }
                 Ok(Message::Binary(_)) => {}

@@ -6,6 +6,7 @@ use sprite_client::SessionId;
 
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::forward::Lines;
 use crate::stream::{Quit, relay, relay_tty, size_or_default};
 
 use super::exec;
@@ -35,6 +36,12 @@ pub(crate) async fn run(session: SessionId, context: &Context) -> Result<u8, Fai
     let joined = attach.spawn().await;
     let mut child = joined.map_err(|error| context.exec_failure(&error, &sprite))?;
     let tty = child.session().is_some_and(|info| info.tty);
+    let lines = if tty {
+        Lines::of_terminal()
+    } else {
+        Lines::Plain
+    };
+    let _forwarding = exec::forwarding(&sprite, &mut child, true, lines);
     let ended = if tty {
         relay_tty(&mut child, size).await
     } else {

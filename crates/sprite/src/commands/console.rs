@@ -8,6 +8,7 @@ use sprite_client::{Command, Sprite};
 
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::forward::Lines;
 use crate::show;
 use crate::stream::{relay_tty, size_or_default};
 
@@ -16,7 +17,7 @@ use super::exec;
 /// Open a shell in a sprite
 ///
 /// It is the login shell that you use here, if the sprite has it, else bash. Ctrl-\ lets go of it: it runs on and
-/// can be joined again with `sprite attach`.
+/// can be joined again with `sprite attach`. Ports that open in the sprite meanwhile can be reached at 127.0.0.1 here.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -26,6 +27,9 @@ Examples:
 pub(crate) struct Args {
     /// Name of the sprite [default: the one of this directory]
     name: Option<String>,
+    /// Do not forward the ports that are opened in it
+    #[arg(long)]
+    no_port_forward: bool,
 }
 
 pub(crate) async fn run(args: &Args, context: &Context) -> Result<u8, Failure> {
@@ -34,11 +38,11 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Result<u8, Failure> {
             .hint("without one, run a command: sprite exec -- sh -c '…'"));
     }
     let sprite = context.sprite(args.name.as_deref())?;
-    open(context, &sprite).await
+    open(context, &sprite, !args.no_port_forward).await
 }
 
 /// Opens a console in a sprite. There is a terminal.
-pub(super) async fn open(context: &Context, sprite: &Sprite) -> Result<u8, Failure> {
+pub(super) async fn open(context: &Context, sprite: &Sprite, forward: bool) -> Result<u8, Failure> {
     let size = size_or_default();
     let command = shell(sprite)
         .tty(size.rows, size.cols)
@@ -46,6 +50,7 @@ pub(super) async fn open(context: &Context, sprite: &Sprite) -> Result<u8, Failu
     show::note("Ctrl-\\ lets go of the console; it runs on.");
     let opened = command.spawn().await;
     let mut child = opened.map_err(|error| context.exec_failure(&error, sprite))?;
+    let _forwarding = exec::forwarding(sprite, &mut child, forward, Lines::of_terminal());
     let ended = relay_tty(&mut child, Some(size)).await;
     exec::conclude(context, sprite, child, ended).await
 }

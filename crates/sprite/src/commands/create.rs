@@ -85,7 +85,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Failure> {
         show::line(&show::plain(&sprite.name))?;
         return Ok(0);
     }
-    console::open(context, &context.client().sprite(sprite.name)).await
+    console::open(context, &context.client().sprite(sprite.name), true).await
 }
 
 /// A name that nobody has yet, most likely: one in some seven billion.

@@ -7,6 +7,7 @@ use sprite_client::{Child, Command, ExecError, PostBody, PostFrame, Sprite, Stdi
 
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::forward::{self, Forwarding, Lines};
 use crate::show;
 use crate::stream::{Ended, Inlet, Outlet, OutletError, Quit, RelayError};
 use crate::stream::{is_foreground, relay, relay_tty, size_or_default};
@@ -16,7 +17,8 @@ use super::upload::{self, Upload};
 /// Run a command in a sprite
 ///
 /// Everything after the first word that is no option, or after `--`, is the command with its arguments; no shell
-/// is involved. What is on standard input goes to the command, with its end. Ctrl-C interrupts the command.
+/// is involved. What is on standard input goes to the command, with its end. Ctrl-C interrupts the command. Ports that
+/// open in the sprite meanwhile can be reached at 127.0.0.1 here.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -45,8 +47,8 @@ pub(crate) struct Args {
     /// Copy a file into the sprite first (may be repeated)
     #[arg(long, value_name = "SRC:DEST")]
     file: Vec<Upload>,
-    /// Accepted for scripts: ports are not forwarded
-    #[arg(long, hide = true)]
+    /// Do not forward the ports that the command opens
+    #[arg(long)]
     no_port_forward: bool,
     /// The command and its arguments
     #[arg(
@@ -75,12 +77,14 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Failure> {
     if args.detachable {
         command = command.detachable();
     }
+    let forward = !args.no_port_forward;
     let code = if args.http_post {
         over_http(context, &sprite, command).await?
     } else if args.tty {
         let size = size_or_default();
         let command = command.envs(terminal_env()).tty(size.rows, size.cols);
         let mut child = spawn(context, &sprite, &command).await?;
+        let _forwarding = forwarding(&sprite, &mut child, forward, Lines::of_terminal());
         let ended = relay_tty(&mut child, Some(size)).await;
         conclude(context, &sprite, child, ended).await?
     } else {
@@ -90,6 +94,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Failure> {
             Stdio::Null
         };
         let mut child = spawn(context, &sprite, &command.stdin(stdin)).await?;
+        let _forwarding = forwarding(&sprite, &mut child, forward, Lines::Plain);
         let input = (stdin == Stdio::Piped).then(Inlet::open);
         let ended = relay(&mut child, input, Quit::Forward).await;
         conclude(context, &sprite, child, ended).await?
@@ -100,6 +105,17 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Failure> {
         ));
     }
     Ok(code)
+}
+
+/// Forwards the ports that open while the command is attached, if that is wanted.
+pub(super) fn forwarding(
+    sprite: &Sprite,
+    child: &mut Child,
+    wanted: bool,
+    lines: Lines,
+) -> Option<Forwarding> {
+    let changes = child.ports.take().filter(|_| wanted)?;
+    Some(forward::start(sprite, changes, lines))
 }
 
 async fn spawn(context: &Context, sprite: &Sprite, command: &Command) -> Result<Child, Failure> {

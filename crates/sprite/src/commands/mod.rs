@@ -18,6 +18,7 @@ pub(crate) mod login;
 pub(crate) mod logout;
 pub(crate) mod org;
 pub(crate) mod policy;
+pub(crate) mod proxy;
 pub(crate) mod restart;
 pub(crate) mod sessions;
 mod upload;
@@ -46,6 +47,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Console(args) => console::run(&args, &open()?).await,
         Command::Sessions(args) => sessions::run(args, &open()?).await,
         Command::Attach(args) => attach::run(args.session, &open()?).await,
+        Command::Proxy(args) => proxy::run(args, &open()?).await,
         Command::Restart(args) => restart::run(&args, &open()?).await,
         Command::Check(args) => check::run(&args, &open()?).await,
         Command::Config(args) => config::run(args, &open()?).await,
