@@ -19,7 +19,8 @@ const LONG: Duration = Duration::from_secs(60);
 fn serving(each: &str) -> String {
     format!(
         r#"use IO::Socket::IP; $| = 1; $SIG{{CHLD}} = 'IGNORE';
-        my $s = IO::Socket::IP->new(LocalHost => $ARGV[0], LocalPort => $ARGV[1], Listen => 4096, ReuseAddr => 1)
+        my $s = IO::Socket::IP->new(LocalHost => $ARGV[0], LocalPort => $ARGV[1], Listen => 4096, ReuseAddr => 1,
+            GetAddrInfoFlags => 0)
             or die "listen: $!";
         print "listening\n";
         while (my $c = $s->accept) {{ next if fork; close $s; binmode $c; {each}; close $c; exit }}"#

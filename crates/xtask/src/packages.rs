@@ -60,6 +60,13 @@ pub const SERVE: &[Package] = &[
     },
 ];
 
+/// What `cargo xtask bench` needs on top.
+pub const BENCH: &[Package] = &[Package {
+    name: "socat",
+    sign: Sign::Program("socat"),
+    purpose: "is the floor of a proxy",
+}];
+
 /// What the official SDKs' conformance suites need on top.
 pub const CONFORMANCE: &[Package] = &[Package {
     name: "python3-venv",

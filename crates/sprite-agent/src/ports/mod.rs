@@ -97,10 +97,17 @@ impl Ports {
 
     /// Asks the kernel as long as somebody watches.
     async fn ask(self: Arc<Self>) {
+        let mut told = false;
         loop {
             let begun = Instant::now();
-            if let Err(failure) = self.ask_once().await {
-                say(failure);
+            match self.ask_once().await {
+                Ok(()) => told = false,
+                // Once is enough, ten times a second is not.
+                Err(failure) if !told => {
+                    say(failure);
+                    told = true;
+                }
+                Err(_) => {}
             }
             tokio::time::sleep(EVERY.max(begun.elapsed() * LARGEST_PART)).await;
             let mut state = self.state();

@@ -39,8 +39,10 @@ pub struct Connection {
     shut: Shut,
     /// The port has ended.
     ended: bool,
-    /// The socket is over: no handshake is left to do.
+    /// Nothing more is read or written.
     over: bool,
+    /// The connection to the server is gone: no handshake is left to do.
+    lost: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +63,7 @@ impl Connection {
             shut: Shut::Open,
             ended: false,
             over: false,
+            lost: false,
         }
     }
 
@@ -143,11 +146,11 @@ impl AsyncRead for Connection {
                     Message::Text(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_),
                 )) => {}
                 Some(Err(error)) => {
-                    self.over = true;
+                    (self.over, self.lost) = (true, true);
                     return Poll::Ready(Err(broken(error)));
                 }
                 None => {
-                    self.over = true;
+                    (self.over, self.lost) = (true, true);
                     return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
                 }
             }
@@ -207,7 +210,7 @@ impl AsyncWrite for Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        let Some(mut socket) = self.socket.take().filter(|_| !self.over) else {
+        let Some(mut socket) = self.socket.take().filter(|_| !self.lost) else {
             return;
         };
         // Outside of a runtime nobody is left who could close: the server sees a connection that broke.

@@ -6,6 +6,7 @@
 
 mod floor;
 pub mod machines;
+mod ports;
 mod processes;
 mod samples;
 mod wire;
@@ -28,6 +29,9 @@ pub const NAMES: &[&str] = &[
     "create",
     "exec",
     "stdout",
+    "proxy rate",
+    "proxy connect",
+    "port opened",
     "creates at once",
     "memory",
     "size",
@@ -57,7 +61,8 @@ struct Row {
 /// # Errors
 /// Something cannot be measured, or a number is over its limit.
 pub fn run(host: Host, build: Build, consent: Consent) -> Outcome {
-    let missing = packages::missing(packages::SERVE);
+    let needed: Vec<_> = [packages::SERVE, packages::BENCH].concat();
+    let missing = packages::missing(&needed);
     let mut steps: Vec<String> = packages::announcement(&missing).into_iter().collect();
     steps.push(format!(
         "a server with up to {IDLE_SPRITES} sprites at once; all removed at the end"
@@ -96,6 +101,9 @@ pub fn measure(host: Host, build: Build) -> Outcome {
     tell(create);
     tell(execs(&api)?);
     tell(stdout(&api)?);
+    for row in ports::rows(&api)? {
+        tell(row);
+    }
     tell(creates_at_once(&api, machine_floor, cores)?);
     for row in idle(&server, &api)? {
         tell(row);

@@ -72,19 +72,73 @@ impl Api {
     /// # Errors
     /// The connection fails or ends before the exit status.
     pub fn exec(&self, name: &str, words: &[&str]) -> Outcome<Ended> {
+        let mut socket = self.exec_begun(name, words)?;
+        let step = || Failure::io(format!("run {words:?} in {name}"));
+        read_frames(&mut socket.reader).map_err(step())
+    }
+
+    /// Starts a command over a WebSocket of its own.
+    ///
+    /// # Errors
+    /// The command does not start.
+    pub fn exec_begun(&self, name: &str, words: &[&str]) -> Outcome<Socket> {
         let mut query = String::from("stdin=false");
         for word in words {
             query.push_str("&cmd=");
             query.push_str(&encode(word));
         }
+        self.upgrade(&format!("/v1/sprites/{name}/exec?{query}"))
+    }
+
+    /// Starts a command, and waits for the first that it writes.
+    ///
+    /// # Errors
+    /// The command does not start, or ends before.
+    pub fn exec_until_line(&self, name: &str, words: &[&str]) -> Outcome<Socket> {
+        let mut socket = self.exec_begun(name, words)?;
+        loop {
+            let (opcode, payload) = socket.message()?;
+            if opcode == OPCODE_BINARY && payload.first() == Some(&STDOUT) {
+                return Ok(socket);
+            }
+        }
+    }
+
+    /// Connects to a port of a sprite.
+    ///
+    /// # Errors
+    /// Nobody listens there.
+    pub fn proxy(&self, name: &str, port: u16) -> Outcome<Socket> {
+        let mut socket = self.upgrade(&format!("/v1/sprites/{name}/proxy"))?;
+        let hello = format!("{{\"host\":\"localhost\",\"port\":{port},\"half_close\":true}}");
+        socket.send(OPCODE_TEXT, hello.as_bytes())?;
+        let (_, answer) = socket.message()?;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        match answer.contains("\"connected\"") {
+            true => Ok(socket),
+            false => Err(Failure::Check(format!("port {port} of {name}: {answer}"))),
+        }
+    }
+
+    /// Watches the ports of a sprite; the list has come when this returns.
+    ///
+    /// # Errors
+    /// There is no list.
+    pub fn watch_ports(&self, name: &str) -> Outcome<Socket> {
+        let mut socket = self.upgrade(&format!("/v1/sprites/{name}/ports/watch"))?;
+        socket.until_text("\"port_list\"")?;
+        Ok(socket)
+    }
+
+    fn upgrade(&self, path: &str) -> Outcome<Socket> {
         let mut stream = self.connect()?;
         let head = format!(
-            "GET /v1/sprites/{name}/exec?{query} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\n\
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\n\
              Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
             self.address, self.token
         );
-        let step = || Failure::io(format!("run {words:?} in {name}"));
+        let step = || Failure::io(format!("open a WebSocket at {path}"));
         stream.write_all(head.as_bytes()).map_err(step())?;
         let mut reader = BufReader::with_capacity(BUFFER, stream.try_clone().map_err(step())?);
         let (status, _) = read_head(&mut reader).map_err(step())?;
@@ -93,13 +147,10 @@ impl Api {
             // Whatever came of the body explains the refusal.
             let _ = reader.take(4096).read_to_string(&mut text);
             return Err(Failure::Check(format!(
-                "exec in {name} was answered with {status}: {text}"
+                "{path} was answered with {status}: {text}"
             )));
         }
-        let ended = read_frames(&mut reader).map_err(step())?;
-        // A masked, empty close, as a client ends; the server may be gone already.
-        let _ = stream.write_all(&[0x80 | OPCODE_CLOSE, 0x80, 0, 0, 0, 0]);
-        Ok(ended)
+        Ok(Socket { stream, reader })
     }
 
     fn connect(&self) -> Outcome<TcpStream> {
@@ -138,6 +189,95 @@ impl Api {
     }
 }
 
+/// An open WebSocket.
+#[derive(Debug)]
+pub struct Socket {
+    stream: TcpStream,
+    reader: BufReader<TcpStream>,
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // A masked, empty close, as a client ends; the server may be gone already.
+        let _ = self
+            .stream
+            .write_all(&[0x80 | OPCODE_CLOSE, 0x80, 0, 0, 0, 0]);
+    }
+}
+
+impl Socket {
+    /// Sends a short message.
+    fn send(&mut self, opcode: u8, payload: &[u8]) -> Outcome {
+        let length = u8::try_from(payload.len())
+            .ok()
+            .filter(|length| *length < 126);
+        let length = length.expect("messages of ours are short");
+        // Masked with zeroes.
+        let mut message = vec![0x80 | opcode, 0x80 | length, 0, 0, 0, 0];
+        message.extend_from_slice(payload);
+        self.stream
+            .write_all(&message)
+            .map_err(Failure::io("send a message"))
+    }
+
+    fn message(&mut self) -> Outcome<(u8, Vec<u8>)> {
+        let step = || Failure::io("read a message");
+        let (opcode, length) = read_frame_head(&mut self.reader).map_err(step())?;
+        if opcode == OPCODE_CLOSE {
+            return Err(step()(bad()));
+        }
+        let mut payload = Vec::new();
+        let mut reader = (&mut self.reader).take(length);
+        reader.read_to_end(&mut payload).map_err(step())?;
+        Ok((opcode, payload))
+    }
+
+    /// Reads until a text that holds `part`.
+    ///
+    /// # Errors
+    /// The socket ends before.
+    pub fn until_text(&mut self, part: &str) -> Outcome {
+        loop {
+            let (opcode, payload) = self.message()?;
+            if opcode == OPCODE_TEXT && String::from_utf8_lossy(&payload).contains(part) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sends a byte, and waits for one.
+    ///
+    /// # Errors
+    /// None comes.
+    pub fn echo(&mut self) -> Outcome {
+        self.send(OPCODE_BINARY, b"x")?;
+        loop {
+            if self.message()?.0 == OPCODE_BINARY {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads to the end of the port, and counts its bytes.
+    ///
+    /// # Errors
+    /// The socket breaks.
+    pub fn read_to_end(&mut self) -> Outcome<u64> {
+        let step = || Failure::io("read from a port");
+        let mut seen = 0;
+        loop {
+            let (opcode, length) = read_frame_head(&mut self.reader).map_err(step())?;
+            match opcode {
+                OPCODE_BINARY => seen += length,
+                // The end of its direction.
+                OPCODE_TEXT | OPCODE_CLOSE => return Ok(seen),
+                _ => {}
+            }
+            skip(&mut self.reader, length).map_err(step())?;
+        }
+    }
+}
+
 /// Status and length of an answer.
 fn read_head(reader: &mut impl BufRead) -> std::io::Result<(u16, Option<u64>)> {
     let mut line = String::new();
@@ -163,26 +303,32 @@ fn read_head(reader: &mut impl BufRead) -> std::io::Result<(u16, Option<u64>)> {
     }
 }
 
+/// What a frame is, and how long its payload.
+fn read_frame_head(reader: &mut impl BufRead) -> std::io::Result<(u8, u64)> {
+    let mut head = [0; 2];
+    reader.read_exact(&mut head)?;
+    let length = match head[1] & 0x7f {
+        126 => {
+            let mut long = [0; 2];
+            reader.read_exact(&mut long)?;
+            u64::from(u16::from_be_bytes(long))
+        }
+        127 => {
+            let mut long = [0; 8];
+            reader.read_exact(&mut long)?;
+            u64::from_be_bytes(long)
+        }
+        short => u64::from(short),
+    };
+    Ok((head[0] & 0x0f, length))
+}
+
 /// Reads frames until the exit status, and drops their payload.
 fn read_frames(reader: &mut impl BufRead) -> std::io::Result<Ended> {
     let mut stdout = 0;
     loop {
-        let mut head = [0; 2];
-        reader.read_exact(&mut head)?;
-        let length = match head[1] & 0x7f {
-            126 => {
-                let mut long = [0; 2];
-                reader.read_exact(&mut long)?;
-                u64::from(u16::from_be_bytes(long))
-            }
-            127 => {
-                let mut long = [0; 8];
-                reader.read_exact(&mut long)?;
-                u64::from_be_bytes(long)
-            }
-            short => u64::from(short),
-        };
-        match head[0] & 0x0f {
+        let (opcode, length) = read_frame_head(reader)?;
+        match opcode {
             OPCODE_BINARY if length > 0 => {
                 let mut stream = [0];
                 reader.read_exact(&mut stream)?;
