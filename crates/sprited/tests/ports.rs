@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use harness::{Server, eventually, ready, text};
 use sprite_client::{Child, ConnectError, Connection, PortChange, Sprite, Stdio};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 /// Far beyond anything that is waited for: only so that a test that fails ends.
@@ -337,8 +337,8 @@ async fn a_storm_of_ports_is_told_in_measure() {
     let storm = r#"use IO::Socket::IP; my $n = 0; my $end = time + 3;
         while (time < $end) { my @s = map { IO::Socket::IP->new(LocalHost => '127.0.0.1', LocalPort => 4000 + $_,
             Listen => 1, ReuseAddr => 1) } 0..49; $n += @s }
-        print $n; my $last = IO::Socket::IP->new(LocalHost => '127.0.0.1', LocalPort => 5000, Listen => 1) or die;
-        close STDOUT; sleep 1000"#;
+        $| = 1; print "$n\n"; my $last = IO::Socket::IP->new(LocalHost => '127.0.0.1', LocalPort => 5000, Listen => 1) or die;
+        sleep 1000"#;
     let mut child = sprite
         .command("perl")
         .args(["-e", storm])
@@ -358,14 +358,12 @@ async fn a_storm_of_ports_is_told_in_measure() {
         }
     }
     let mut opened = String::new();
-    child
-        .stdout
-        .as_mut()
-        .unwrap()
-        .read_to_string(&mut opened)
+    let mut stdout = tokio::io::BufReader::new(child.stdout.take().unwrap());
+    timeout(LONG, stdout.read_line(&mut opened))
         .await
+        .unwrap()
         .unwrap();
-    let opened: u32 = opened.parse().unwrap();
+    let opened: u32 = opened.trim().parse().unwrap();
     // Fifty ports, ten times a second at most, opened and closed.
     assert!(
         told < 50 * 10 * 2 * 5,
