@@ -305,6 +305,10 @@ impl Client {
 
     pub(crate) fn started(&self) -> SessionStarted {
         let session = &self.session;
+        let (stdout, stderr) = {
+            let state = session.state();
+            (state.kept(Output::Stdout), state.kept(Output::Stderr))
+        };
         SessionStarted {
             session: SessionId(session.id),
             command: session.command(),
@@ -314,8 +318,8 @@ impl Client {
             stdout_start: self.offsets[Output::Stdout as usize],
             stderr_start: self.offsets[Output::Stderr as usize],
             screen_bytes: 0,
-            stdout: session.state().kept(Output::Stdout),
-            stderr: session.state().kept(Output::Stderr),
+            stdout,
+            stderr,
         }
     }
 
