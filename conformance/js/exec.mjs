@@ -13,6 +13,18 @@ export const exec = {
       const { stdout, stderr, exitCode } = await sprite.execFile('echo', ['hello', 'world']);
       assert.deepEqual([stdout, stderr, exitCode], ['hello world\n', '', 0]);
     }],
+    ['a line is a command', async ({ sprite }) => {
+      const { stdout } = await sprite.exec('echo one two');
+      assert.equal(stdout, 'one two\n');
+    }],
+    ['a signal ends a command, which knows its end', async ({ sprite }) => {
+      const command = sprite.spawn('sleep', ['60']);
+      await opened(command);
+      const ended = collect(command);
+      command.signal('TERM');
+      assert.equal((await ended).code, 143);
+      assert.equal(command.exitCode(), 143);
+    }],
     ['the environment is that of a sprite', async ({ sprite }) => {
       const { stdout } = await sprite.execFile('sh', ['-c', 'id -un; id -u; pwd; hostname; echo $HOME']);
       assert.equal(stdout, `sprite\n1000\n/home/sprite\n${sprite.name}\n/home/sprite\n`);

@@ -6,6 +6,7 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { SpritesClient } from '@fly/sprites';
+import { running } from './record.mjs';
 
 export { assert };
 
@@ -122,7 +123,8 @@ async function runSuite(suite, context, tally, stray) {
     const before = stray.length;
     let failure;
     try {
-      await within(TEST_LIMIT_MS, name, test({ ...context, ...shared }));
+      const work = running.run(`${suite.name}: ${name}`, () => test({ ...context, ...shared }));
+      await within(TEST_LIMIT_MS, name, work);
       if (stray.length > before) failure = stray.splice(before)[0];
     } catch (error) {
       failure = error;

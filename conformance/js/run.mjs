@@ -7,17 +7,22 @@ import { errors } from './errors.mjs';
 import { exec, silence } from './exec.mjs';
 import { files } from './files.mjs';
 import { http } from './http.mjs';
+import { policies } from './policies.mjs';
 import { ports } from './ports.mjs';
+import * as record from './record.mjs';
 import { sessions } from './sessions.mjs';
 import { sprites } from './sprites.mjs';
 import { terminal } from './terminal.mjs';
 
 const context = contextFromEnvironment();
-const suites = [sprites, exec, terminal, sessions, control, ports, http, files, errors];
+const suites = [sprites, exec, terminal, sessions, control, ports, http, files, errors, policies];
+const records = process.env.SPRITES_TEST_RECORDS;
+if (records) record.begin();
 let status = 1;
 try {
   const tally = await runAll(suites, [silence], context);
   await removeSprites(context);
+  if (records) record.end(records);
   console.log(`${tally.passed} passed, ${tally.failed} failed`);
   status = tally.failed === 0 ? 0 : 1;
 } catch (error) {

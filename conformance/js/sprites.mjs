@@ -85,7 +85,7 @@ export const sprites = {
       assert.notEqual(second.id, first.id);
       const { stdout } = await second.execFile('ls', ['/home/sprite']);
       assert.ok(!stdout.includes('mine'), stdout);
-      await second.delete();
+      await second.destroy();
     }],
     ['files survive a restart', async ({ client, newName }) => {
       const sprite = await client.createSprite(newName());

@@ -12,6 +12,7 @@ import traceback
 from dataclasses import dataclass, field
 from typing import Callable, TypeVar
 
+import record
 from sprites import Sprite, SpritesClient
 
 T = TypeVar("T")
@@ -131,6 +132,7 @@ def _run_suite(suite: Suite, context: Context, tally: Tally) -> None:
         begun = time.monotonic()
         failure = None
         try:
+            record.running.test = f"{suite.name}: {name}"
             test(context, sprite)
         except Exception:  # noqa: BLE001 - counted and shown
             failure = traceback.format_exc()

@@ -5,22 +5,30 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from control import control
 from errors import errors
 from exec import execs, silence
 from files import files
+import record
 from harness import Context, run_all
+from policies import policies
 from sessions import sessions
 from sprites_suite import sprites
 
 
 def main() -> int:
+    records = os.environ.get("SPRITES_TEST_RECORDS")
+    if records:
+        record.begin()
     context = Context.from_environment()
-    tally = run_all([sprites, execs, sessions, control, files, errors], [silence], context)
+    tally = run_all([sprites, execs, sessions, control, errors, policies, files], [silence], context)
     for sprite in context.client.list_all_sprites(context.prefix):
         sprite.delete()
+    if records:
+        record.end(records)
     print(f"{tally.passed} passed, {tally.failed} failed", flush=True)
     return 0 if tally.failed == 0 else 1
 

@@ -5,6 +5,7 @@ mod setup;
 
 mod auth;
 mod control;
+mod document;
 mod exec;
 mod exec_http;
 mod files;

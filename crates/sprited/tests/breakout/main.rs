@@ -14,6 +14,7 @@ mod attack;
 
 mod containers;
 mod disk;
+mod egress;
 mod files;
 mod monitors;
 mod network;
