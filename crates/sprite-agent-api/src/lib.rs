@@ -10,6 +10,7 @@
 //! anything is allocated.
 #![warn(missing_docs)]
 
+pub mod calls;
 mod codec;
 pub mod fs;
 #[cfg(any(test, feature = "fuzzing"))]

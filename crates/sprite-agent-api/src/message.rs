@@ -45,6 +45,14 @@ pub enum Request {
     Fs(FsSpec),
     /// What sessions may, from now on. Answers a [`PolicyReply`](crate::policy::PolicyReply).
     Policy(PolicySpec),
+    /// Tell me who connects to the environment's own socket. Answers [`CallReply::Call`](crate::calls::CallReply)
+    /// for each, for as long as the stream lives.
+    Calls,
+    /// Make this stream the connection of a call. Answers [`CallReply::Taken`](crate::calls::CallReply), then bytes.
+    Take {
+        /// The call, as it was told.
+        call: u64,
+    },
 }
 
 /// How the environment is to look.

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use sprite_agent_api::calls::CallReply;
 use sprite_agent_api::fs::{FsCall, FsSpec};
 use sprite_agent_api::link::{
     self, Acceptor, BoxedTransport, Connect, Epoch, Limits, LinkError, Stream, StreamId,
@@ -66,6 +67,8 @@ variants! { Request, request_name, REQUESTS:
     Request::Ports => "ports",
     Request::Fs(_) => "fs",
     Request::Policy(_) => "policy",
+    Request::Calls => "calls",
+    Request::Take { .. } => "take",
 }
 
 variants! { ConnectReply, connect_name, CONNECTS:
@@ -88,6 +91,12 @@ variants! { PortsReply, ports_name, PORTS:
 variants! { PolicyReply, policy_reply_name, POLICY_REPLIES:
     PolicyReply::Applied => "applied",
     PolicyReply::Failed(_) => "failed",
+}
+
+variants! { CallReply, call_reply_name, CALL_REPLIES:
+    CallReply::Call { .. } => "call",
+    CallReply::Taken => "taken",
+    CallReply::Failed(_) => "failed",
 }
 
 variants! { Input, input_name, INPUTS:
@@ -263,6 +272,8 @@ fn requests_of_released_hosts_are_understood() {
         Request::Policy(PolicySpec::default()),
         joining(true, Some(SIZE)),
         joining(false, None),
+        Request::Calls,
+        Request::Take { call: 9 },
     ];
     check("requests.jsonl", &expected, REQUESTS, request_name);
 }
@@ -428,6 +439,19 @@ fn ports_of_released_agents_are_understood() {
         PortsReply::Failed(failure()),
     ];
     check("ports.jsonl", &expected, PORTS, ports_name);
+}
+
+#[test]
+fn calls_from_inside_are_told_as_they_were() {
+    let expected = [
+        CallReply::Call { call: 9 },
+        CallReply::Taken,
+        CallReply::Failed(Failure {
+            kind: FailureKind::NoSession,
+            message: "read the book".to_owned(),
+        }),
+    ];
+    check("calls.jsonl", &expected, CALL_REPLIES, call_reply_name);
 }
 
 #[test]

@@ -15,7 +15,9 @@ use sprite_agent_api::wire;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Mutex, oneshot};
 
+use crate::calls::Calls;
 use crate::connect::Connections;
+use crate::dot_sprite;
 use crate::end;
 use crate::files::Files;
 use crate::journal::writer::Writer;
@@ -45,6 +47,7 @@ pub(crate) struct Agent {
     pub(crate) policies: Policies,
     /// Copies their output to the disk.
     pub(crate) writer: Writer,
+    pub(crate) calls: Calls,
 }
 
 /// An environment that was built.
@@ -73,6 +76,8 @@ pub(crate) fn main() -> Result<(), StepError> {
 fn serve(walls: Walls) -> Result<std::convert::Infallible, StepError> {
     // SAFETY: takes numbers, no memory.
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) };
+    // Before the spawner: what it starts shows the environment a copy of this.
+    let calls = dot_sprite::build(walls)?;
     let spawner = Spawner::start(walls)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -92,6 +97,7 @@ fn serve(walls: Walls) -> Result<std::convert::Infallible, StepError> {
             connections: Connections::default(),
             files: Files::new(),
             policies: Policies::new(),
+            calls: Calls::new(calls).step("listen to calls")?,
         });
         let acceptor = Acceptor::new(Limits::default(), move |stream: Stream| {
             tokio::spawn(operation::perform(agent.clone(), stream));

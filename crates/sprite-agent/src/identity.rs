@@ -40,12 +40,30 @@ pub(crate) fn write(spec: &EnvironmentSpec) {
             say(format_args!("write /etc/{file}: {error}"));
         }
     }
+    write_profile();
     // Programs that mount look here; a distribution's own start makes it. Source: mount(8), "FILES".
     match std::os::unix::fs::symlink("../proc/self/mounts", "/etc/mtab") {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             say(format_args!("link /etc/mtab: {error}"));
         }
         Ok(()) | Err(_) => {}
+    }
+}
+
+/// Shells that begin a login set another PATH, and read what lies here behind that.
+const PROFILE: &str = "# Written at every start of the sprite.\n\
+    case \":$PATH:\" in *:/.sprite/bin:*) ;; *) PATH=\"$PATH:/.sprite/bin\" ;; esac\n";
+
+fn write_profile() {
+    let path = Path::new("/etc/profile.d/sprite.sh");
+    // An image without the directory has no shell that reads it.
+    if !path.parent().is_some_and(Path::is_dir)
+        || read_bounded(path).is_ok_and(|old| old == PROFILE)
+    {
+        return;
+    }
+    if let Err(error) = replace(path, PROFILE) {
+        say(format_args!("write {}: {error}", path.display()));
     }
 }
 

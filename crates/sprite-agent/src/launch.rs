@@ -271,7 +271,7 @@ fn build_root(root: &Path, agent: &Path, disk: OwnedFd) -> Result<(), StepError>
     let tmpfs =
         pseudo("tmpfs", &options, sys::MOUNT_ATTR_NOSUID).step("make the machine's root")?;
     attach(&tmpfs, root).step("attach the machine's root")?;
-    for name in ["env", "proc", "sys", "dev", "dev/pts"] {
+    for name in [".sprite", "env", "proc", "sys", "dev", "dev/pts"] {
         fs::create_dir(root.join(name)).step("make the machine's directories")?;
     }
     attach(&disk, &root.join("env")).step("attach the disk")?;

@@ -10,14 +10,17 @@
 //! | `run` | root of the machine | accepts the host's streams, keeps sessions and their output |
 //! | `spawn` | root of the machine, in the environment's cgroups | builds the environment, starts its processes |
 //! | `modprobe` | root of a guest | loads the module that the kernel asks for |
+//! | `sprite-env`, `sprite-browser` | anybody in the environment | speaks with the host by the environment's socket |
 //!
 //! The environment's own first process, the process that handles files and every session's are forks of `spawn`. None of the roles
-//! can be seen from inside the environment: they live in a process namespace above it, and in a container also in
+//! that build or serve can be seen from inside the environment: they live in a process namespace above it, and in a container also in
 //! a user namespace whose ids the environment cannot name.
 
 mod agent;
+mod calls;
 mod confine;
 mod connect;
+mod dot_sprite;
 mod end;
 mod environment;
 mod files;
@@ -40,17 +43,25 @@ mod screen;
 mod session;
 mod sessions;
 mod spawn;
+mod sprite_env;
 mod step;
 mod sys;
 mod terminal;
 mod vsock;
 mod walls;
 
+use std::ffi::OsStr;
+use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args();
     let name = arguments.next().unwrap_or_default();
+    match Path::new(&name).file_name().and_then(OsStr::to_str) {
+        Some(sprite_env::NAME) => return sprite_env::main(),
+        Some(sprite_env::BROWSER) => return sprite_env::browser(),
+        Some(_) | None => {}
+    }
     let ended = match (name.as_str(), arguments.next().as_deref()) {
         ("/init", _) if std::process::id() == 1 => init::main(),
         ("/sbin/modprobe", _) => modules::modprobe(),

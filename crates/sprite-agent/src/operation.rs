@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::unix::pipe;
 
 use crate::agent::Agent;
+use crate::dot_sprite;
 use crate::process::{ProcessReport, ProcessSpec};
 use crate::session::{Begin, Client, Name, Next, Process, Session, Stdin, Stdio};
 use crate::sessions::MOST_LIVE;
@@ -122,11 +123,17 @@ async fn dispatch(
         Request::Shutdown => return shutdown(agent, sender).await,
         Request::Fs(spec) => return agent.files.perform(agent, spec, sender, receiver).await,
         Request::Policy(spec) => {
+            dot_sprite::show_network_policy(&spec.network).step("show the network policy")?;
             agent.policies.apply(agent.walls, spec)?;
             // If the host is gone there is nobody to tell.
             let _ = sender.send(Frame::control(&PolicyReply::Applied)).await;
             return Ok(());
         }
+        Request::Calls => {
+            agent.calls.stand(sender, receiver).await;
+            return Ok(());
+        }
+        Request::Take { call } => return agent.calls.take(call, sender, receiver).await,
         Request::Clock { unix_nanos } => {
             set_clock(agent.walls, unix_nanos)?;
             ready(agent).await

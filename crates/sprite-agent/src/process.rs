@@ -13,6 +13,7 @@ use sprite_types::Confinement;
 use crate::confine;
 use crate::environment::guest;
 use crate::passwd::User;
+use crate::sprite_env::BROWSER;
 use crate::sys;
 use crate::walls::Walls;
 
@@ -22,6 +23,9 @@ const NOT_RUNNABLE: i32 = 126;
 
 /// Where programs are looked up unless the sprite or the exec says otherwise; behind the user's own directory.
 const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Where the environment's own programs are; last, so that anything of that name on the disk goes first.
+const OWN_PROGRAMS: &str = "/.sprite/bin";
 
 /// What to run, and on what.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -230,7 +234,11 @@ fn variables(spec: &ProcessSpec, user: &User) -> Vec<(String, String)> {
         own("USER", &user.name),
         own("LOGNAME", &user.name),
         own("SHELL", &user.shell),
-        own("PATH", &format!("{}/.local/bin:{SYSTEM_PATH}", user.home)),
+        own(
+            "PATH",
+            &format!("{}/.local/bin:{SYSTEM_PATH}:{OWN_PROGRAMS}", user.home),
+        ),
+        own("BROWSER", &format!("{OWN_PROGRAMS}/{BROWSER}")),
         own("LANG", "C.UTF-8"),
     ];
     if spec.terminal.is_some() {

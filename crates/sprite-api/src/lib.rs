@@ -9,6 +9,7 @@ pub mod control;
 pub mod error;
 pub mod exec;
 pub mod fs;
+pub mod inside;
 pub mod organization;
 pub mod policy;
 pub mod ports;
@@ -17,6 +18,7 @@ pub mod query;
 pub mod session;
 pub mod sprite;
 mod stamp;
+pub mod task;
 pub mod unit;
 
 pub use error::{ErrorBody, ErrorKind};

@@ -24,6 +24,7 @@ mod row;
 mod settings;
 mod sprite;
 mod store;
+mod task;
 mod transition;
 
 pub use error::CatalogError;
@@ -33,4 +34,5 @@ pub use policy::Policy;
 pub use settings::{PrivateAccess, UnknownWord, UrlAuth};
 pub use sprite::{InsertError, NewSprite, Settings, Sprite, StatusCounts};
 pub use store::Catalog;
+pub use task::{IfTaken, PutTaskError, Task};
 pub use transition::Fence;

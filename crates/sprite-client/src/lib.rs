@@ -59,6 +59,7 @@ mod proxy;
 mod raw;
 mod sessions;
 mod sprite;
+mod tasks;
 mod url;
 
 pub use client::{BuildError, Client, ClientBuilder};
@@ -81,4 +82,5 @@ pub use raw::{RawRequest, RawResponse};
 pub use sessions::{Killed, Session, Signal, SignalError};
 pub use sprite::Sprite;
 pub use sprite_types::SessionId;
+pub use tasks::Task;
 pub use url::{ServerUrl, ServerUrlError};

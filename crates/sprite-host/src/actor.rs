@@ -4,13 +4,15 @@
 //! end of the operation under way, the end of the machine, holds let go, time), asks the lifecycle what to do, and
 //! does it. It never waits for an operation anywhere else than in its loop, so its mailbox is always taken.
 
+mod attend;
+
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use sprite_catalog::{NewSprite as NewRow, Sprite};
 use sprite_lifecycle::{
-    Action, Answer, Event, Fault, Memory, Operation, Phase, Request, RequestId, Sleep, State, step,
+    Action, Answer, Event, Fault, Memory, Operation, Request, RequestId, State, step,
 };
 use sprite_machine::MachineExit;
 use sprite_types::{MachineId, SpriteId};
@@ -24,6 +26,7 @@ use crate::error::CreateError;
 use crate::registry::{CreateReply, EnforceReply, Look, Message, Undelivered};
 use crate::reply::{self, Reply};
 use crate::shared::Shared;
+use crate::tasks::Looks;
 use crate::{create, destroy, load, recover, sleep, stop, wake};
 
 type Future<T> = Pin<Box<dyn std::future::Future<Output = T> + Send>>;
@@ -53,6 +56,10 @@ struct Actor {
     ruling: Option<Future<Ruled>>,
     /// The end of the machine, watched while no operation is about to end it.
     exit: Option<Future<MachineExit>>,
+    /// What goes on with processes inside that call, while a machine runs.
+    calls: Option<Future<()>>,
+    /// When its own tasks end.
+    tasks: Looks,
     create_error: Option<CreateError>,
     /// The machine that the task's span names: to name it again would add to every line of the log.
     named: Option<MachineId>,
@@ -188,6 +195,8 @@ impl Actor {
             unruled: Vec::new(),
             ruling: None,
             exit: None,
+            calls: None,
+            tasks: Looks::default(),
             create_error: None,
             named: None,
             closed: false,
@@ -202,6 +211,7 @@ impl Actor {
 
     async fn run(mut self, actions: Vec<Action>) {
         self.act(actions);
+        self.look_at_tasks(None);
         loop {
             if self.closed && self.operation.is_none() {
                 // Whoever waits in the mailbox sees it dropped: the host closes.
@@ -251,6 +261,10 @@ impl Actor {
             holds = self.released.take() => Some(Event::Released(holds)),
             message = self.mailbox.recv() => self.received(message),
             () = until(deadline) => Some(Event::Tick),
+            until = self.tasks.seen(&self.ctx.shared, self.ctx.sprite.id) => {
+                Some(Event::Tasks { until })
+            }
+            () = ready(&mut self.calls) => None,
         }
     }
 
@@ -274,6 +288,10 @@ impl Actor {
             Message::Restart(reply) => (Reply::Restart(reply), Request::Restart),
             Message::Destroy(reply) => (Reply::Destroy(reply), Request::Destroy),
             Message::Close(reply) => (Reply::Close(reply), Request::Close),
+            Message::TasksChanged(reply) => {
+                self.look_at_tasks(Some(reply));
+                return None;
+            }
             Message::Look(reply) => {
                 // Whoever does not wait any more needs no answer.
                 let _ = reply.send(self.look());
@@ -313,65 +331,6 @@ impl Actor {
             let ruled = enforce::enforce(shared, sprite, machine, agent, untold).await;
             (waiting, ruled)
         }));
-    }
-
-    fn look(&self) -> Look {
-        match self.state.phase() {
-            Phase::Running { .. }
-            | Phase::FallingAsleep {
-                step: Sleep::Sync, ..
-            } => self.ctx.machine.clone().map_or(Look::Busy, Look::Awake),
-            Phase::Creating
-            | Phase::Waking(_)
-            | Phase::FallingAsleep {
-                step: Sleep::Freeze | Sleep::Snapshot,
-                ..
-            }
-            | Phase::Stopping(_)
-            | Phase::Marking(_)
-            | Phase::Destroying { .. } => Look::Busy,
-            Phase::Cold | Phase::Unrecorded { .. } | Phase::Warm { .. } | Phase::Gone => {
-                Look::Asleep
-            }
-            Phase::Failed { cause } => Look::Failed(cause.clone()),
-        }
-    }
-
-    /// Watches the machine's end in the phases in which that is news.
-    fn watch_machine(&mut self) {
-        match self.state.phase() {
-            Phase::Running { .. }
-            | Phase::Warm {
-                memory: Memory::Machine,
-                ..
-            }
-            | Phase::FallingAsleep {
-                step: Sleep::Sync, ..
-            } => {
-                if self.exit.is_none()
-                    && let Some(machine) = self.ctx.machine.clone()
-                {
-                    self.exit = Some(Box::pin(async move { machine.exited().await }));
-                }
-            }
-            Phase::Creating
-            | Phase::Cold
-            | Phase::Unrecorded { .. }
-            | Phase::Waking(_)
-            | Phase::FallingAsleep {
-                step: Sleep::Freeze | Sleep::Snapshot,
-                ..
-            }
-            | Phase::Warm {
-                memory: Memory::Snapshot,
-                ..
-            }
-            | Phase::Stopping(_)
-            | Phase::Failed { .. }
-            | Phase::Marking(_)
-            | Phase::Destroying { .. }
-            | Phase::Gone => self.exit = None,
-        }
     }
 
     fn act(&mut self, actions: Vec<Action>) {

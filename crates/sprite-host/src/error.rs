@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sprite_catalog::CatalogError;
-use sprite_types::{DriverKind, Label, OrgId, ResourcesError, SpriteName};
+use sprite_types::{DriverKind, Label, OrgId, ResourcesError, SpriteName, TaskName};
 
 use crate::disks::DiskError;
 
@@ -321,4 +321,55 @@ pub enum CheckError {
     /// The catalog could not be read.
     #[error("look the sprite up")]
     Catalog(#[from] CatalogError),
+}
+
+/// Why a task could not be shown or deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskError {
+    /// There is none of that name, or it has expired.
+    #[error("task does not exist")]
+    NotFound,
+    /// The catalog could not be read or written.
+    #[error("look the task up")]
+    Catalog(#[from] CatalogError),
+}
+
+/// Why a task was not recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum PutTaskError {
+    /// Its end is now, or too far away.
+    #[error("expire must be more than 0 and at most {max:?}", max = crate::tasks::LONGEST_TASK)]
+    Expire,
+    /// The sprite has a task of that name.
+    #[error("task {name} exists")]
+    Taken {
+        /// The name.
+        name: TaskName,
+    },
+    /// The sprite has as many tasks as it may.
+    #[error("sprite has {limit} tasks, which is its limit")]
+    TooMany {
+        /// The limit.
+        limit: u32,
+    },
+    /// The sprite, which a task keeps awake, could not be woken.
+    #[error("wake the sprite")]
+    Wake(#[from] WakeError),
+    /// The host shuts down.
+    #[error("host shuts down")]
+    Closing,
+    /// The catalog could not be written.
+    #[error("record the task")]
+    Catalog(#[source] CatalogError),
+}
+
+impl From<sprite_catalog::PutTaskError> for PutTaskError {
+    fn from(error: sprite_catalog::PutTaskError) -> Self {
+        match error {
+            sprite_catalog::PutTaskError::Taken(name) => Self::Taken { name },
+            sprite_catalog::PutTaskError::TooMany(limit) => Self::TooMany { limit },
+            sprite_catalog::PutTaskError::NoSprite => Self::Wake(WakeError::NotFound),
+            sprite_catalog::PutTaskError::Catalog(error) => Self::Catalog(error),
+        }
+    }
 }

@@ -1,20 +1,23 @@
 //! The facade: what the server asks of the host.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
-use sprite_catalog::{Catalog, Policy, Settings, Sprite, StatusCounts};
+use sprite_catalog::{Catalog, IfTaken, Policy, Settings, Sprite, StatusCounts, Task};
 use sprite_machine::MachineDriver;
-use sprite_types::{Label, MachineId, OrgId, OrgSlug, SpriteId, SpriteName, TokenId};
+use sprite_types::{Label, MachineId, OrgId, OrgSlug, SpriteId, SpriteName, TaskName, TokenId};
 use tokio::sync::oneshot;
 
 use crate::actor;
 use crate::awake::Awake;
+use crate::calls::Calls;
 use crate::check;
 use crate::create;
 use crate::disks::Disks;
 use crate::error::{
     AuthError, CheckError, CreateError, DestroyError, ListError, LookupError, OpenError,
-    OrganisationError, PolicyError, RestartError, TokenError, UpdateError, WakeError,
+    OrganisationError, PolicyError, PutTaskError, RestartError, TaskError, TokenError, UpdateError,
+    WakeError,
 };
 use crate::options::HostOptions;
 use crate::policy::{self, PolicyView};
@@ -22,6 +25,7 @@ use crate::recover;
 use crate::registry::{Message, Undelivered};
 use crate::shared::{self, Shared};
 use crate::sprite::{Check, ListQuery, NewSprite, Organisation, Page, Principal};
+use crate::tasks;
 use crate::tokens;
 use crate::watch::Watch;
 
@@ -310,17 +314,57 @@ impl Host {
     /// # Cancel safety
     /// Cancelled, nothing is held; a wake that was begun goes on.
     pub async fn awake(&self, sprite: SpriteId) -> Result<Awake, WakeError> {
-        let (reply, awake) = oneshot::channel();
-        match actor::send(self.shared(), sprite, Message::Wake(reply)) {
-            Ok(()) => {}
-            Err(Undelivered::Busy) => return Err(WakeError::Busy),
-            Err(Undelivered::Closing) => return Err(WakeError::Closing),
-        }
-        let within = self.shared().options.wake_within;
-        match tokio::time::timeout(within, awake).await {
-            Ok(answer) => answer.unwrap_or(Err(WakeError::Closing)),
-            Err(_) => Err(WakeError::Starting { within }),
-        }
+        awake(self.shared(), sprite).await
+    }
+
+    /// The sprite's own tasks, in the order of their names. Does not wake it.
+    ///
+    /// # Errors
+    /// The catalog cannot be read.
+    pub async fn tasks(&self, sprite: SpriteId) -> Result<Vec<Task>, TaskError> {
+        tasks::list(self.shared(), sprite).await
+    }
+
+    /// The sprite's task of that name. Does not wake it.
+    ///
+    /// # Errors
+    /// There is none, or it has expired.
+    pub async fn task(&self, sprite: SpriteId, name: &TaskName) -> Result<Task, TaskError> {
+        tasks::find(self.shared(), sprite, name).await
+    }
+
+    /// Wakes the sprite, and keeps it awake for `expire` from now, at most [`LONGEST_TASK`](crate::LONGEST_TASK), or
+    /// until the task is deleted. Survives a restart of this process.
+    ///
+    /// # Errors
+    /// See [`PutTaskError`]; nothing was recorded.
+    ///
+    /// # Cancel safety
+    /// Cancelled, the task is recorded all the same, or not at all.
+    pub async fn put_task(
+        &self,
+        sprite: SpriteId,
+        name: TaskName,
+        expire: Duration,
+        if_taken: IfTaken,
+    ) -> Result<Task, PutTaskError> {
+        tasks::put(self.shared(), sprite, name, expire, if_taken).await
+    }
+
+    /// Ends a task. Does not wake the sprite.
+    ///
+    /// # Errors
+    /// There is none of that name, or it has expired.
+    pub async fn delete_task(&self, sprite: SpriteId, name: &TaskName) -> Result<(), TaskError> {
+        tasks::delete(self.shared(), sprite, name).await
+    }
+
+    /// The connections that processes of sprites make to their environments' own socket. `None` for every caller
+    /// but the first.
+    #[must_use]
+    pub fn calls(&self) -> Option<Calls> {
+        let incoming = self.shared().incoming_calls.lock();
+        incoming.unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// How many sprites have a task now: those that run, sleep with their memory kept, or are on their way.
@@ -337,5 +381,20 @@ impl Host {
 
     fn shared(&self) -> &Arc<Shared> {
         &self.inner.shared
+    }
+}
+
+/// Wakes a sprite, and holds it; see [`Host::awake`].
+pub(crate) async fn awake(shared: &Arc<Shared>, sprite: SpriteId) -> Result<Awake, WakeError> {
+    let (reply, awake) = oneshot::channel();
+    match actor::send(shared, sprite, Message::Wake(reply)) {
+        Ok(()) => {}
+        Err(Undelivered::Busy) => return Err(WakeError::Busy),
+        Err(Undelivered::Closing) => return Err(WakeError::Closing),
+    }
+    let within = shared.options.wake_within;
+    match tokio::time::timeout(within, awake).await {
+        Ok(answer) => answer.unwrap_or(Err(WakeError::Closing)),
+        Err(_) => Err(WakeError::Starting { within }),
     }
 }

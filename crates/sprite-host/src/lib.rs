@@ -5,7 +5,7 @@
 //! and nothing else; one that is active has a task (`actor`), which alone owns its machine and its disk.
 //! Everybody else sends the task requests through its bounded mailbox. What comes next is decided by the pure
 //! `sprite-lifecycle`; how it is done stands in one file per operation: `create`, `wake`, `sleep`, `stop`,
-//! `destroy`, `recover`, `policy`.
+//! `destroy`, `recover`, `policy`. What a sprite asks for from inside is in `calls` and `tasks`.
 //!
 //! # What is durable when
 //! The catalog's row is committed before the first side effect that it announces, and every step can be done
@@ -16,6 +16,7 @@
 mod actor;
 mod agent;
 mod awake;
+mod calls;
 mod check;
 mod context;
 mod create;
@@ -35,15 +36,18 @@ mod shared;
 mod sleep;
 mod sprite;
 mod stop;
+mod tasks;
 mod tokens;
 mod wake;
 mod watch;
 
 pub use awake::Awake;
+pub use calls::{Call, CallStream, Calls, Pace};
 pub use disks::{DiskError, Disks};
 pub use error::{
     AuthError, CheckError, CreateError, DestroyError, EnvironmentError, ListError, LookupError,
-    OpenError, OrganisationError, PolicyError, RestartError, TokenError, UpdateError, WakeError,
+    OpenError, OrganisationError, PolicyError, PutTaskError, RestartError, TaskError, TokenError,
+    UpdateError, WakeError,
 };
 pub use fault::{FaultPoint, Faults};
 pub use host::Host;
@@ -53,7 +57,8 @@ pub use sprite::{
     Check, CheckStatus, ListQuery, NewSprite, Organisation, Page, Principal, ResourceRequest,
 };
 pub use sprite_catalog::{
-    Catalog, CatalogError, Policy, PrivateAccess, Settings as Change, Sprite,
-    StatusCounts as Counts, UrlAuth,
+    Catalog, CatalogError, IfTaken, Policy, PrivateAccess, Settings as Change, Sprite,
+    StatusCounts as Counts, Task, UrlAuth,
 };
+pub use tasks::LONGEST_TASK;
 pub use watch::{Watch, WatchEvent};

@@ -7,6 +7,7 @@
 //! 3. Disks without a row are deleted.
 //! 4. What was announced and not finished gets a task that finishes it: sprites with an intent are destroyed,
 //!    running machines adopted; frozen ones just kept.
+//! 5. Sprites with a task of their own that has not expired are woken: they were promised to stay awake.
 //!
 //! Every step can be done twice, so a crash in here needs nothing else than the next start.
 
@@ -26,6 +27,7 @@ use crate::enforce;
 use crate::error::OpenError;
 use crate::fault::FaultPoint;
 use crate::shared::{self, Shared};
+use crate::tasks;
 use crate::wake::{self, Fresh};
 
 /// Brings machines, rows and disks into agreement, and starts the tasks of sprites that need one.
@@ -83,6 +85,7 @@ pub(crate) async fn recover(shared: &Arc<Shared>) -> Result<(), OpenError> {
         };
         actor::resume(Context::new(shared.clone(), sprite, machine), beginning);
     }
+    tasks::wake_all(shared).await?;
     Ok(())
 }
 

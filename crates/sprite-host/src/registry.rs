@@ -29,6 +29,8 @@ pub(crate) enum Message {
     Look(oneshot::Sender<Look>),
     /// Put the stored policies in force on the machine that there is.
     Enforce(EnforceReply),
+    /// The sprite's tasks were changed; answered when that has been read.
+    TasksChanged(oneshot::Sender<()>),
 }
 
 /// Where a sprite's task stands.

@@ -39,7 +39,7 @@ pub(crate) fn refuse(message: Message, unreadable: bool) {
             drop(reply.send(Err(DestroyError::Step { cause: cause() })));
         }
         Message::Destroy(reply) => drop(reply.send(Err(DestroyError::NotFound))),
-        Message::Close(reply) => drop(reply.send(())),
+        Message::Close(reply) | Message::TasksChanged(reply) => drop(reply.send(())),
         Message::Look(reply) => drop(reply.send(Look::Asleep)),
         // No row, or none that can be read: no machine was started for it.
         Message::Enforce(reply) => drop(reply.send(Ok(()))),

@@ -7,10 +7,11 @@ use sprite_catalog::{Catalog, Sprite};
 use sprite_lifecycle::{Memory, Moment, Policy};
 use sprite_machine::MachineDriver;
 use time::OffsetDateTime;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::calls::{self, Call, Calls};
 use crate::disks::Disks;
 use crate::fault::FaultPoint;
 use crate::options::HostOptions;
@@ -29,6 +30,10 @@ pub(crate) struct Shared {
     pub(crate) epoch: Epoch,
     pub(crate) registry: Registry,
     pub(crate) watchers: Watchers,
+    /// Where calls from inside go.
+    pub(crate) calls: mpsc::Sender<Call>,
+    /// Who takes them there, until somebody does.
+    pub(crate) incoming_calls: Mutex<Option<Calls>>,
     /// A permit for every machine that may be started at the same time.
     pub(crate) boots: Semaphore,
     began: Instant,
@@ -42,6 +47,7 @@ impl Shared {
         driver: Arc<dyn MachineDriver>,
         options: HostOptions,
     ) -> Self {
+        let (calls, incoming) = mpsc::channel(calls::WAITING);
         let boots = Semaphore::new(options.boots_at_once.clamp(1, Semaphore::MAX_PERMITS));
         Self {
             catalog,
@@ -51,6 +57,8 @@ impl Shared {
             epoch: Epoch(uuid::Uuid::new_v4().as_u64_pair().0),
             registry: Registry::default(),
             watchers: Watchers::default(),
+            calls,
+            incoming_calls: Mutex::new(Some(Calls { incoming })),
             boots,
             began: Instant::now(),
             tasks: Mutex::default(),
@@ -81,6 +89,12 @@ impl Shared {
 
     pub(crate) fn now(&self) -> Moment {
         Moment(self.began.elapsed())
+    }
+
+    /// The moment of a time of day, as the clock stands now; what is over is now.
+    pub(crate) fn moment(&self, at: OffsetDateTime) -> Moment {
+        let left = at - OffsetDateTime::now_utc();
+        self.now().after(left.try_into().unwrap_or_default())
     }
 
     /// The instant of a moment; `None` if the clock cannot tell one so late.

@@ -60,6 +60,11 @@ pub enum Event {
     Requested(RequestId, Request),
     /// That many holds were let go.
     Released(u32),
+    /// The sprite's own tasks hold it awake until then, or not at all.
+    Tasks {
+        /// When the last of them ends.
+        until: Option<Moment>,
+    },
     /// The operation under way has ended.
     Finished(Result<(), Fault>),
     /// The machine is gone by itself.

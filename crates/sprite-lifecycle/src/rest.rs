@@ -75,15 +75,15 @@ impl Turn {
         }
     }
 
-    /// The idle time begins when the last hold is let go, and anew after every hold.
+    /// The idle time begins when the last hold is let go or the last task ends, and anew after every hold.
     fn settle_idleness(&mut self, before: Option<crate::Moment>, failures: u32) {
-        let (holds, now) = (self.state.holds, self.now);
+        let (held, now) = (self.state.held(self.now), self.now);
         if let Phase::Running {
             idle_since,
             sleepless,
         } = &mut self.state.phase
         {
-            (*idle_since, *sleepless) = if holds > 0 {
+            (*idle_since, *sleepless) = if held {
                 (None, 0)
             } else {
                 (Some(before.unwrap_or(now)), failures)

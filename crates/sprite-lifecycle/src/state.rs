@@ -17,6 +17,8 @@ pub struct State {
     pub(crate) phase: Phase,
     /// Holds handed out and not let go.
     pub(crate) holds: u32,
+    /// Until when the sprite's own tasks hold it; a moment that has passed holds nothing.
+    pub(crate) tasks_until: Option<Moment>,
     pub(crate) waiting: Waiting,
 }
 
@@ -146,6 +148,7 @@ impl State {
         Self {
             phase,
             holds: 0,
+            tasks_until: None,
             waiting: Waiting::default(),
         }
     }
@@ -207,6 +210,11 @@ impl State {
         self.holds
     }
 
+    /// Whether somebody, or a task of its own, wants the sprite awake at `now`.
+    pub(crate) fn held(&self, now: Moment) -> bool {
+        self.holds > 0 || self.tasks_until.is_some_and(|until| until > now)
+    }
+
     /// Whether nothing will happen before the next request, and nothing of a machine is there: the owner may
     /// forget the state, and begin with [`State::cold`] or [`State::warm`] again unless the sprite is gone.
     #[must_use]
@@ -244,7 +252,12 @@ impl State {
             } => {
                 let timeout = policy.idle_timeout?;
                 let doubled = timeout.saturating_mul(1 << (*sleepless).min(SLEEP_DOUBLINGS));
-                idle_since.map(|since| since.after(doubled))
+                match idle_since {
+                    Some(since) => Some(since.after(doubled)),
+                    // Idleness begins with the end of the last task, unless somebody holds it then.
+                    None if self.holds == 0 => self.tasks_until,
+                    None => None,
+                }
             }
             Phase::Warm {
                 since,

@@ -21,6 +21,7 @@ pub fn step(state: &State, event: Event, now: Moment, policy: &Policy) -> (State
     match event {
         Event::Requested(id, request) => turn.requested(id, request),
         Event::Released(holds) => turn.released(holds),
+        Event::Tasks { until } => turn.tasks(until),
         Event::Finished(Ok(())) => turn.done(),
         Event::Finished(Err(fault)) => turn.failed(fault),
         Event::MachineExited => turn.machine_exited(),
@@ -130,6 +131,19 @@ impl Turn {
     fn released(&mut self, holds: u32) {
         // More than were handed out cannot be let go; a mistake there must not keep the sprite awake for ever.
         self.state.holds = self.state.holds.saturating_sub(holds);
+    }
+
+    fn tasks(&mut self, until: Option<Moment>) {
+        self.state.tasks_until = until;
+        if let Phase::FallingAsleep {
+            step: Sleep::Sync, ..
+        } = self.state.phase
+            && self.state.held(self.now)
+            && !self.state.waiting.closing
+        {
+            self.actions.push(Action::Abandon);
+            self.state.phase = Phase::running();
+        }
     }
 
     fn done(&mut self) {
@@ -398,10 +412,17 @@ impl Turn {
             return;
         }
         match &self.state.phase {
-            Phase::Running { sleepless, .. } => {
+            Phase::Running {
+                idle_since: Some(_),
+                sleepless,
+            } => {
                 let sleepless = *sleepless;
                 self.fall_asleep(sleepless);
             }
+            // The last task has ended: idleness begins.
+            Phase::Running {
+                idle_since: None, ..
+            } => {}
             Phase::Warm {
                 memory: Memory::Machine,
                 ..

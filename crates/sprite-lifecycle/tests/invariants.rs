@@ -41,6 +41,8 @@ enum Command {
     Fail(Left),
     Release,
     MachineDies,
+    /// Tasks hold the sprite for so many seconds from now, or no longer.
+    Tasks(Option<u64>),
     Wait(u64),
 }
 
@@ -57,6 +59,7 @@ fn commands() -> impl Strategy<Value = Command> {
         1 => Just(Command::Fail(Left::Unknown)),
         4 => Just(Command::Release),
         1 => Just(Command::MachineDies),
+        2 => prop::option::of(0..5000u64).prop_map(Command::Tasks),
         4 => (0..5000u64).prop_map(Command::Wait),
     ]
 }
@@ -74,6 +77,7 @@ struct World {
     open: BTreeMap<RequestId, Option<Request>>,
     next_request: u64,
     holds: u32,
+    tasks_until: Option<Moment>,
     destroy_begun: bool,
     closing: bool,
 }
@@ -92,6 +96,7 @@ impl World {
             open: BTreeMap::new(),
             next_request: 1,
             holds: 0,
+            tasks_until: None,
             destroy_begun: false,
             closing: false,
         };
@@ -149,6 +154,11 @@ impl World {
                 assert!(
                     self.holds == 0 || self.closing,
                     "nobody is put to sleep while held"
+                );
+                let tasks = self.tasks_until.is_some_and(|until| until > self.now);
+                assert!(
+                    !tasks || self.closing || operation != Operation::Sync,
+                    "no sprite with a live task begins to fall asleep"
                 );
             }
             Operation::Destroy(DestroyStep::Machine) => {}
@@ -299,6 +309,11 @@ impl World {
                     self.machine = Machine::Dead;
                     self.event(Event::MachineExited);
                 }
+            }
+            Command::Tasks(seconds) => {
+                let until = seconds.map(|seconds| self.now.after(Duration::from_secs(seconds)));
+                self.tasks_until = until;
+                self.event(Event::Tasks { until });
             }
             Command::Wait(seconds) => {
                 self.now = self.now.after(Duration::from_secs(seconds));

@@ -436,3 +436,52 @@ fn a_shut_down_puts_to_sleep_and_stops_what_cannot_sleep() {
     assert_eq!(life.on(fault(Left::AsBefore)), stops);
     assert_eq!(life.on(Event::Finished(Ok(()))), closed);
 }
+
+/// Tasks hold a sprite as requests do, and let go at their end by themselves.
+#[test]
+fn a_task_holds_a_sprite_awake_until_its_end() {
+    let mut life = Life::running();
+    let until = life.now.after(Duration::from_secs(100));
+    assert_eq!(life.on(Event::Tasks { until: Some(until) }), []);
+    assert_eq!(life.state.deadline(&life.policy), Some(until));
+    assert_eq!(life.after(99), []);
+    assert_eq!(life.after(1), []);
+    let asleep = until.after(Duration::from_secs(30));
+    assert_eq!(life.state.deadline(&life.policy), Some(asleep));
+    assert_eq!(life.after(29), []);
+    assert_eq!(life.after(1), [Action::Perform(Operation::Sync)]);
+}
+
+#[test]
+fn a_task_that_is_taken_back_lets_go_at_once() {
+    let mut life = Life::running();
+    let until = life.now.after(Duration::from_secs(3600));
+    assert_eq!(life.on(Event::Tasks { until: Some(until) }), []);
+    life.after(50);
+    assert_eq!(life.on(Event::Tasks { until: None }), []);
+    assert_eq!(life.after(29), []);
+    assert_eq!(life.after(1), [Action::Perform(Operation::Sync)]);
+}
+
+#[test]
+fn a_task_that_comes_while_a_sprite_falls_asleep_keeps_it_awake() {
+    let mut life = Life::running();
+    assert_eq!(life.after(30), [Action::Perform(Operation::Sync)]);
+    let until = life.now.after(Duration::from_secs(60));
+    assert_eq!(
+        life.on(Event::Tasks { until: Some(until) }),
+        [Action::Abandon]
+    );
+    assert_eq!(life.state.deadline(&life.policy), Some(until));
+}
+
+#[test]
+fn an_owner_that_closes_does_not_wait_for_tasks() {
+    let mut life = Life::running();
+    let until = life.now.after(Duration::from_secs(60));
+    life.on(Event::Tasks { until: Some(until) });
+    assert_eq!(
+        life.on(request(9, Request::Close)),
+        [Action::Perform(Operation::Stop(Stop::Orderly))]
+    );
+}

@@ -27,15 +27,27 @@ pub(crate) async fn whole(body: Body) -> Answer<Bytes> {
         .map_err(|_| Problem::new(ErrorKind::Invalid, "body did not come in time"))?;
     match collected {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Problem::new(
+        Err(error) if too_long(error.as_ref()) => Err(Problem::new(
             ErrorKind::TooLarge,
-            format!("body is larger than {MAX_JSON} bytes"),
+            "body is larger than is allowed here",
         )),
         Err(error) => Err(Problem::new(
             ErrorKind::Invalid,
             format!("read the body: {error}"),
         )),
     }
+}
+
+/// Whether this limit was met, or a lower one that the way here has.
+fn too_long(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut error = Some(error);
+    while let Some(cause) = error {
+        if cause.is::<LengthLimitError>() {
+            return true;
+        }
+        error = cause.source();
+    }
+    false
 }
 
 /// The JSON of a body, whatever its `Content-Type` says: a well-known client forgets it.

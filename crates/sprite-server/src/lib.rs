@@ -1,7 +1,7 @@
 //! The public API over a [`Host`](sprite_host::Host): REST, WebSockets, and who may use them.
 //!
 //! # The way of a request
-//! [`serve`] accepts connections and bounds them; [`router`] finds the handler. Every request but those for
+//! [`serve`] accepts connections and bounds them; the router of [`Api`] finds the handler. Every request but those for
 //! `/healthz` and `/openapi.json` shows a token, which stands for an organisation; a sprite of another
 //! organisation does not exist for it. A handler asks the host, and answers JSON.
 //!
@@ -23,6 +23,7 @@ mod connection;
 mod control;
 mod exec;
 mod fs;
+mod inside;
 mod named;
 mod openapi;
 mod organization;
@@ -34,10 +35,11 @@ mod routes;
 mod serve;
 mod sleep;
 mod sprites;
+mod tasks;
 mod unsupported;
 mod ws;
 
 pub use config::{ServerConfig, SpriteUrls, UrlScheme};
 pub use openapi::document;
-pub use routes::router;
+pub use routes::Api;
 pub use serve::{ServeLimits, serve, serve_with};

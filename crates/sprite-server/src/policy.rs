@@ -10,7 +10,7 @@ use sprite_api::policy::{
     NetworkPolicy as NetworkBody, NetworkPolicyShown, NetworkRule as RuleBody,
     PrivilegesPolicy as PrivilegesBody, ResourcesPolicy as ResourcesBody, ResourcesPolicyShown,
 };
-use sprite_host::Policy;
+use sprite_host::{Policy, Sprite};
 use sprite_types::{
     CountLimit, DomainPattern, Egress, MemoryLimit, NetworkPolicy, NetworkRule, Preset, Privileges,
     Profile, ResourceLimits, Resources, RuleAction,
@@ -33,7 +33,12 @@ use crate::{answer, body};
     )
 )]
 pub(crate) async fn show_network(State(app): State<App>, named: Named) -> Answer<Response> {
-    let network = app.host.policies(&named.sprite).await?.policies.network;
+    network_of(&app, &named.sprite).await
+}
+
+/// That policy of a sprite, whoever asks.
+pub(crate) async fn network_of(app: &App, sprite: &Sprite) -> Answer<Response> {
+    let network = app.host.policies(sprite).await?.policies.network;
     Ok(answer::ok(&NetworkPolicyShown {
         enforcement: match network.egress() {
             Egress::Open => Enforcement::Open,
@@ -77,7 +82,12 @@ pub(crate) async fn set_network(
     )
 )]
 pub(crate) async fn show_privileges(State(app): State<App>, named: Named) -> Answer<Response> {
-    let privileges = app.host.policies(&named.sprite).await?.policies.privileges;
+    privileges_of(&app, &named.sprite).await
+}
+
+/// That policy of a sprite, whoever asks.
+pub(crate) async fn privileges_of(app: &App, sprite: &Sprite) -> Answer<Response> {
+    let privileges = app.host.policies(sprite).await?.policies.privileges;
     Ok(answer::ok(&PrivilegesBody {
         profile: Some(privileges.profile.to_string()),
         devices: Some(privileges.devices),
@@ -137,7 +147,12 @@ pub(crate) async fn delete_privileges(State(app): State<App>, named: Named) -> A
     )
 )]
 pub(crate) async fn show_resources(State(app): State<App>, named: Named) -> Answer<Response> {
-    let view = app.host.policies(&named.sprite).await?;
+    resources_of(&app, &named.sprite).await
+}
+
+/// That policy of a sprite, whoever asks.
+pub(crate) async fn resources_of(app: &App, sprite: &Sprite) -> Answer<Response> {
+    let view = app.host.policies(sprite).await?;
     let limits = view.policies.resources;
     let count = |limit: CountLimit| CountBody {
         limit: Some(limit.limit),

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{any, delete, get, post, put};
 use bytes::Bytes;
 use sprite_api::{ErrorBody, ErrorKind, VERSION_HEADER};
-use sprite_host::Host;
+use sprite_host::{Calls, Host};
 use sprite_types::RUNTIME_VERSION;
 
 use crate::config::ServerConfig;
@@ -19,7 +19,9 @@ use crate::exec::{attach, kill, post as exec_post, start};
 use crate::problem::Problem;
 use crate::proxy::{self, Proxies};
 use crate::sprites::{change, create, list, show, upkeep};
-use crate::{answer, auth, control, fs, openapi, organization, policy, ports, unsupported};
+use crate::{
+    answer, auth, control, fs, inside, openapi, organization, policy, ports, tasks, unsupported,
+};
 
 /// What every handler has.
 #[derive(Clone)]
@@ -32,14 +34,41 @@ pub(crate) struct App {
     pub(crate) document: Bytes,
 }
 
-/// The API over a host. Give it to [`serve`](crate::serve).
-pub fn router(host: Host, config: ServerConfig) -> Router {
-    let app = App {
-        host: host.clone(),
-        document: openapi::document_at(&config.public_base),
-        config: Arc::new(config),
-        proxies: Proxies::default(),
-    };
+/// The API over a host, from outside and from inside its sprites. Cheap to clone.
+#[derive(Clone)]
+pub struct Api {
+    app: App,
+}
+
+impl Api {
+    /// The API over a host.
+    #[must_use]
+    pub fn new(host: Host, config: ServerConfig) -> Self {
+        let app = App {
+            host,
+            document: openapi::document_at(&config.public_base),
+            config: Arc::new(config),
+            proxies: Proxies::default(),
+        };
+        Self { app }
+    }
+
+    /// What is asked from outside. Give it to [`serve`](crate::serve).
+    pub fn router(&self) -> Router {
+        router(self.app.clone())
+    }
+
+    /// Serves what is asked from inside sprites until `shutdown` is ready, then lets what is under way finish.
+    ///
+    /// # Cancel safety
+    /// Cancelled, no further call is taken; those that there are go on.
+    pub async fn serve_inside(&self, calls: Calls, shutdown: impl Future<Output = ()>) {
+        inside::serve(self.app.clone(), calls, shutdown).await;
+    }
+}
+
+fn router(app: App) -> Router {
+    let host = app.host.clone();
     let sprite = "/v1/sprites/{name}";
     let mut router = Router::new()
         .route("/healthz", get(health))
@@ -90,7 +119,15 @@ pub fn router(host: Host, config: ServerConfig) -> Router {
         .route(&format!("{sprite}/fs/rename"), post(fs::change::rename))
         .route(&format!("{sprite}/fs/copy"), post(fs::change::copy))
         .route(&format!("{sprite}/fs/chmod"), post(fs::change::chmod))
-        .route(&format!("{sprite}/fs/chown"), post(fs::change::chown));
+        .route(&format!("{sprite}/fs/chown"), post(fs::change::chown))
+        .route(
+            &format!("{sprite}/tasks"),
+            get(tasks::list).post(tasks::create).put(tasks::put),
+        )
+        .route(
+            &format!("{sprite}/tasks/{{task}}"),
+            get(tasks::show).put(tasks::put_named).delete(tasks::delete),
+        );
     for (path, _) in unsupported::PATHS {
         router = router.route(&format!("{sprite}{path}"), any(unsupported::refuse));
     }
@@ -125,13 +162,13 @@ async fn no_route(State(_): State<App>, request: Request) -> Problem {
     )
 }
 
-async fn no_method(request: Request) -> Problem {
+pub(crate) async fn no_method(request: Request) -> Problem {
     let message = format!("{} is not allowed here", request.method());
     Problem::new(ErrorKind::MethodNotAllowed, message)
 }
 
 /// Every answer tells the version. Source: behaviour reference §1.1.
-async fn with_version(request: Request, next: Next) -> Response {
+pub(crate) async fn with_version(request: Request, next: Next) -> Response {
     let (method, uri) = (request.method().clone(), request.uri().clone());
     let began = Instant::now();
     let mut response = next.run(request).await;

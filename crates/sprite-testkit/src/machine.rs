@@ -170,6 +170,12 @@ impl FakeMachine {
         self.agent.live_sessions()
     }
 
+    /// Connects to the environment's own socket, as a process inside would.
+    #[must_use]
+    pub fn call(&self) -> tokio::io::DuplexStream {
+        self.agent.calls.connect()
+    }
+
     async fn pass(&self, step: Step, what: &str) -> Result<(), MachineError> {
         self.switches
             .pass(step)

@@ -14,7 +14,7 @@ pub use id::{
     Generation, Incarnation, InstanceId, MachineId, OrgId, ParseIdError, SessionId, SpriteId,
     TokenId,
 };
-pub use name::{Label, NameError, OrgSlug, SpriteName};
+pub use name::{Label, NameError, OrgSlug, SpriteName, TaskName};
 pub use policy::{
     Confinement, CountLimit, DomainError, DomainPattern, Egress, MemoryLimit, NetworkPolicy,
     NetworkRule, Policies, Preset, Privileges, Profile, ResourceLimits, RuleAction, UnknownWord,

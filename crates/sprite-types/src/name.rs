@@ -126,6 +126,19 @@ impl OrgSlug {
 }
 
 text_type!(
+    /// The name of a task, unique in its sprite: 1 to [`TaskName::MAX`] characters of `a-z0-9-`.
+    ///
+    /// Source: behaviour reference §1.13.
+    TaskName,
+    |text| check_dns_label(text, TaskName::MAX)
+);
+
+impl TaskName {
+    /// Longest name in characters.
+    pub const MAX: usize = 63;
+}
+
+text_type!(
     /// A label of a sprite: 1 to [`Label::MAX`] printable characters without `,`.
     Label,
     |text| {

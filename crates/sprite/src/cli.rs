@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     api, attach, auth, check, completion, config, console, create, destroy, exec, file, info, list,
-    login, logout, org, policy, proxy, restart, sessions, url, use_sprite,
+    login, logout, org, policy, proxy, restart, sessions, task, url, use_sprite,
 };
 use crate::context::Global;
 
@@ -71,6 +71,9 @@ pub(crate) enum Command {
     /// List, join and end sessions
     #[command(visible_alias = "s")]
     Sessions(sessions::Args),
+    /// Keep a sprite awake, and let it sleep
+    #[command(visible_alias = "tasks")]
+    Task(task::Args),
     Attach(attach::Args),
     Proxy(proxy::Args),
     Restart(restart::Args),

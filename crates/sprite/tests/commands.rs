@@ -47,6 +47,17 @@ async fn server() -> Fake {
                 conn.raw(b"0\r\n\r\n").await;
                 Some(conn)
             }
+            ("GET", "/v1/sprites/a/tasks") => {
+                let end = "2099-01-01T00:00:00Z";
+                let task = json!({"name": "build", "started_at": "2026-01-01T00:00:00Z", "expires_at": end});
+                conn.reply(200, &json!({ "tasks": [task] }).to_string()).await
+            }
+            ("POST", "/v1/sprites/a/tasks") => {
+                let task = json!({"name": seen.json()["name"], "expires_at": "2099-01-01T00:00:00Z"});
+                conn.reply(201, &task.to_string()).await
+            }
+            ("PUT", "/v1/sprites/a/tasks/build") => conn.reply(200, r#"{"name":"build"}"#).await,
+            ("DELETE", "/v1/sprites/a/tasks/build") => conn.reply(204, "").await,
             _ => conn.reply(404, r#"{"error":"not_found","message":"there is no such sprite"}"#).await,
         }
     })
@@ -247,6 +258,36 @@ async fn sessions_are_listed_and_ended() {
         home.run(&["sessions", "kill", "x", "-s", "a"]).await.code,
         2
     );
+}
+
+#[tokio::test]
+async fn tasks_are_created_listed_and_ended() {
+    let fake = server().await;
+    let home = Home::of(&fake);
+    let made = home.run(&["task", "create", "build", "-s", "a", "--expire", "30m"]);
+    let made = made.await;
+    assert_eq!(
+        (made.code, made.stderr.contains("until 2099")),
+        (0, true),
+        "{made:?}"
+    );
+    let extended = home
+        .run(&["task", "create", "build", "-s", "a", "--extend"])
+        .await;
+    assert_eq!(extended.code, 0, "{extended:?}");
+    let table = home.run(&["task", "ls", "-s", "a"]).await;
+    assert!(table.stdout.contains("build"), "{table:?}");
+    assert_eq!(home.run(&["task", "rm", "build", "-s", "a"]).await.code, 0);
+    assert_eq!(home.run(&["task", "rm", "other", "-s", "a"]).await.code, 1);
+    assert_eq!(
+        home.run(&["task", "create", "x", "-s", "a", "--expire", "soon"])
+            .await
+            .code,
+        2
+    );
+    let seen = fake.seen();
+    assert_eq!(seen[0].json(), json!({"name": "build", "expire": "1800s"}));
+    assert_eq!(seen[1].json(), json!({"expire": "3600s"}));
 }
 
 #[tokio::test]

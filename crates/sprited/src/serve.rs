@@ -9,7 +9,7 @@ use sprite_disk::image::Recipe;
 use sprite_disk::{ImageId, Pool, PoolOptions};
 use sprite_host::{Host, HostOptions};
 use sprite_net::Network;
-use sprite_server::ServerConfig;
+use sprite_server::{Api, ServerConfig};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -182,7 +182,8 @@ async fn run(host: &Host, config: &Config, stop: &mut Stop) -> Result<(), Failur
         public_base: format!("http://{first}"),
         sprite_urls: config.url_domain.urls(first.port()),
     };
-    let router = sprite_server::router(host.clone(), server);
+    let api = Api::new(host.clone(), server);
+    let router = api.router();
     let (tell, told) = watch::channel(false);
     let mut serving = tokio::task::JoinSet::new();
     for listener in listeners {
@@ -192,6 +193,16 @@ async fn run(host: &Host, config: &Config, stop: &mut Stop) -> Result<(), Failur
             let _ = told.wait_for(|stop| *stop).await;
         };
         serving.spawn(sprite_server::serve(listener, router.clone(), stopped));
+    }
+    if let Some(calls) = host.calls() {
+        let mut told = told.clone();
+        serving.spawn(async move {
+            let stopped = async {
+                // An error means that the sender is gone, which is the end as well.
+                let _ = told.wait_for(|stop| *stop).await;
+            };
+            api.serve_inside(calls, stopped).await;
+        });
     }
     println!("listening on http://{first}");
     stop.wait().await;

@@ -17,6 +17,7 @@ use bytes::BytesMut;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::calls::CallReply;
 use crate::codec::{self, CodecError, Record};
 use crate::fs::{FsReply, WatchInput};
 use crate::message::{Input, Reply, Request};
@@ -56,6 +57,7 @@ pub fn frames(bytes: &[u8]) {
             same_again::<PortsReply>(frame);
             same_again::<FsReply>(frame);
             same_again::<WatchInput>(frame);
+            same_again::<CallReply>(frame);
         }
     }
 }

@@ -14,7 +14,10 @@ use rustix::mount::MoveMountFlags;
 use sprite_agent_api::launch::ENVIRONMENT_IDS;
 use sprite_agent_api::message::EnvironmentSpec;
 
-use super::{attach_at, enter_disk, mount_memory, mount_point, mount_temporary, mount_terminals};
+use super::{
+    attach_at, enter_disk, mount_memory, mount_point, mount_temporary, mount_terminals,
+    show_dot_sprite,
+};
 use crate::confine;
 use crate::identity;
 use crate::launch::{DEVICES, clone_mount, pseudo, write_maps};
@@ -128,6 +131,7 @@ fn mount_all(walls: Walls) -> Result<(), StepError> {
     mount_temporary(walls, "dev", "64k", "755", nosuid)?;
     fill_dev(walls)?;
     mount_memory(walls)?;
+    show_dot_sprite(walls);
     mask()
 }
 

@@ -12,7 +12,7 @@ use std::path::Path;
 use rustix::mount::MountPropagationFlags;
 use sprite_agent_api::message::EnvironmentSpec;
 
-use super::{attach_at, enter_disk, mount_memory, mount_point, mount_terminals};
+use super::{attach_at, enter_disk, mount_memory, mount_point, mount_terminals, show_dot_sprite};
 use crate::identity;
 use crate::init::{ENVIRONMENT_GROUP, SESSIONS_GROUP, enable_all};
 use crate::launch::{attach, clone_mount, pseudo};
@@ -79,6 +79,7 @@ fn mount_all() -> Result<(), StepError> {
     mount("devtmpfs", &[], "dev", nosuid)?;
     mount_terminals(Walls::Guest)?;
     mount_memory(Walls::Guest)?;
+    show_dot_sprite(Walls::Guest);
     for (kind, name) in OPTIONAL {
         if Path::new(name).is_dir()
             && let Err(failure) = mount(kind, &[], name, quiet)

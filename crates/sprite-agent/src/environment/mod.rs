@@ -17,8 +17,10 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
 use rustix::mount::MoveMountFlags;
 
+use crate::dot_sprite;
 use crate::end::DISK;
 use crate::launch::{clone_mount, pseudo};
+use crate::log::say;
 use crate::step::{Step, StepError};
 use crate::sys;
 use crate::walls::Walls;
@@ -163,6 +165,28 @@ fn mount_memory(walls: Walls) -> Result<(), StepError> {
 fn mount_terminals(walls: Walls) -> Result<(), StepError> {
     let terminals = clone_mount(Path::new("/dev/pts")).step("find the terminals")?;
     attach_at(&terminals, mount_point(walls, "dev/pts")?, "dev/pts")
+}
+
+/// Shows the environment what it is told about itself. A start does not fail for it: on a disk that is full there
+/// may be no place, and only a sprite that starts can be mended from inside.
+fn show_dot_sprite(walls: Walls) {
+    if let Err(failure) = mount_dot_sprite(walls) {
+        say(failure);
+    }
+}
+
+fn mount_dot_sprite(walls: Walls) -> Result<(), StepError> {
+    let name = dot_sprite::PATH.trim_start_matches('/');
+    let logs = format!("{name}/logs");
+    // What is written there is on the disk, below the mount that covers it.
+    let place = mount_point(walls, name)?;
+    drop(mount_point(walls, &logs)?);
+    let kept = clone_mount(Path::new(&logs)).step("find the logs")?;
+    let shown = clone_mount(Path::new(dot_sprite::PATH)).step("find /.sprite")?;
+    let attributes = sys::MOUNT_ATTR_RDONLY | sys::MOUNT_ATTR_NOSUID | sys::MOUNT_ATTR_NODEV;
+    sys::restrict_mount(&shown, attributes).step("protect /.sprite")?;
+    attach_at(&shown, place, name)?;
+    attach_at(&kept, mount_point(walls, &logs)?, &logs)
 }
 
 /// Waits for the processes that lost their parent; the first process of a namespace does nothing else here.

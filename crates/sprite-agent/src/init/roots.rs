@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! /              in memory: what follows, and nothing of the sprite's
+//! /.sprite       what the environment is told about itself
 //! /agent         this program; /sbin/modprobe leads to it
 //! /env           the sprite's disk
 //! /lib/modules   all modules of this kernel, read-only
@@ -37,7 +38,16 @@ pub(super) fn leave_initramfs() -> Result<(), StepError> {
     let options = [("mode", "755"), ("size", "1m"), ("nr_inodes", "256")];
     let tmpfs = pseudo("tmpfs", &options, nosuid).step("make the agent's root")?;
     attach(&tmpfs, root).step("attach the agent's root")?;
-    for name in ["env", "proc", "sys", "dev", "sbin", "lib", "lib/modules"] {
+    for name in [
+        ".sprite",
+        "env",
+        "proc",
+        "sys",
+        "dev",
+        "sbin",
+        "lib",
+        "lib/modules",
+    ] {
         fs::create_dir(root.join(name)).step("make the agent's directories")?;
     }
     File::create(root.join("agent")).step("make a place for the agent")?;

@@ -4,6 +4,7 @@
 //! its clients, keeps its last output for whoever attaches, waits for slow readers, and is remembered for ten
 //! minutes after its end.
 
+mod calls;
 mod command;
 mod files;
 mod network;
@@ -34,6 +35,7 @@ pub(crate) struct FakeAgent {
     exit: Arc<watch::Sender<Option<String>>>,
     state: Mutex<State>,
     files: files::Files,
+    pub(crate) calls: calls::Calls,
 }
 
 #[derive(Default)]
@@ -51,6 +53,7 @@ impl FakeAgent {
             exit,
             state: Mutex::default(),
             files: files::Files::default(),
+            calls: calls::Calls::default(),
         })
     }
 
@@ -110,6 +113,8 @@ impl FakeAgent {
                 }
                 Err(error) => Err(failed(FailureKind::System, &error.to_string())),
             },
+            Ok(Request::Calls) => return self.calls.stand(&sender, &mut receiver).await,
+            Ok(Request::Take { call }) => return self.calls.take(call, sender, receiver).await,
             Ok(Request::Shutdown) => return self.shut_down(&sender, &mut receiver).await,
             Ok(
                 short @ (Request::Start(_)
@@ -165,6 +170,8 @@ impl FakeAgent {
             | Request::Ports
             | Request::Fs(_)
             | Request::Policy(_)
+            | Request::Calls
+            | Request::Take { .. }
             | Request::Shutdown => {}
         }
         let environment = self.state().environment.is_some();

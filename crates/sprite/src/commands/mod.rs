@@ -21,6 +21,7 @@ pub(crate) mod policy;
 pub(crate) mod proxy;
 pub(crate) mod restart;
 pub(crate) mod sessions;
+pub(crate) mod task;
 mod upload;
 pub(crate) mod url;
 pub(crate) mod use_sprite;
@@ -46,6 +47,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::File(args) => file::run(args, &open()?).await,
         Command::Console(args) => console::run(&args, &open()?).await,
         Command::Sessions(args) => sessions::run(args, &open()?).await,
+        Command::Task(args) => task::run(args, &open()?).await,
         Command::Attach(args) => attach::run(args.session, &open()?).await,
         Command::Proxy(args) => proxy::run(args, &open()?).await,
         Command::Restart(args) => restart::run(&args, &open()?).await,

@@ -51,7 +51,8 @@ async fn the_environment_holds_nothing_of_the_server() {
     let sprite = server.sprite("empty").await;
     let variables = shell(&sprite, "env | cut -d= -f1 | sort | tr '\\n' ' '").await;
     let own = [
-        "HOME", "LANG", "LOGNAME", "PATH", "PWD", "SHELL", "SHLVL", "USER", "_", "OLDPWD",
+        "BROWSER", "HOME", "LANG", "LOGNAME", "PATH", "PWD", "SHELL", "SHLVL", "USER", "_",
+        "OLDPWD",
     ];
     for name in variables.split_whitespace() {
         assert!(own.contains(&name), "{name} in {variables}");

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use sprite_host::HostOptions;
-use sprite_server::{ServeLimits, ServerConfig, SpriteUrls, UrlScheme, router, serve_with};
+use sprite_server::{Api, ServeLimits, ServerConfig, SpriteUrls, UrlScheme, serve_with};
 use sprite_testkit::TestHost;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -42,7 +42,10 @@ impl Server {
             },
         };
         let (stop, stopped) = oneshot::channel::<()>();
-        let router = router(test.host.clone(), config);
+        let api = Api::new(test.host.clone(), config);
+        let router = api.router();
+        let calls = test.host.calls().expect("nobody else takes them");
+        tokio::spawn(async move { api.serve_inside(calls, std::future::pending()).await });
         let task = tokio::spawn(serve_with(listener, router, limits, async {
             // An error means that the test is over.
             let _ = stopped.await;
