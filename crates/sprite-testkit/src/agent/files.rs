@@ -56,13 +56,16 @@ impl Files {
                 Some(_) => changed(path, None),
                 None => refused(ENOENT, path),
             },
-            FsCall::Rename { source, dest } => match self.files().remove(&source) {
-                Some(bytes) => {
-                    self.files().insert(dest.clone(), bytes);
-                    changed(source, Some(dest))
+            FsCall::Rename { source, dest } => {
+                let bytes = self.files().remove(&source);
+                match bytes {
+                    Some(bytes) => {
+                        self.files().insert(dest.clone(), bytes);
+                        changed(source, Some(dest))
+                    }
+                    None => refused(ENOENT, source),
                 }
-                None => refused(ENOENT, source),
-            },
+            }
             FsCall::Copy { source, dest, .. } => {
                 let bytes = self.files().get(&source).cloned();
                 match bytes {
