@@ -492,15 +492,13 @@ async fn what_cannot_be_cleaned_up_is_told_and_kept() {
 async fn a_destroy_that_was_cut_off_is_finished() {
     let mut test = TestHost::new().await;
     let sprite = test.create("one").await;
-    let held = test.disks.hold(sprite_testkit::Step::DeleteDisk);
+    let mut held = test.disks.hold(sprite_testkit::Step::DeleteDisk);
     let (host, org) = (test.host.clone(), test.principal.org.clone());
     let destroying = tokio::spawn(async move { host.destroy(&org, &name()).await });
-    // Its machine is gone, so it was announced.
-    eventually(SOON, async || match test.driver.machine_of(sprite.id) {
-        None => ControlFlow::Break(()),
-        Some(_) => ControlFlow::Continue("machine is there"),
-    })
-    .await;
+    // It is at the disk, so it was announced.
+    tokio::time::timeout(SOON, held.reached())
+        .await
+        .expect("the disk's turn");
     test.host.clone().kill().await;
     assert!(matches!(
         destroying.await.expect("joined"),

@@ -50,14 +50,26 @@ pub(crate) struct Switches {
 struct State {
     /// How often the step still fails.
     failing: HashMap<Step, u32>,
-    /// Steps that wait until the value is false.
-    held: HashMap<Step, watch::Receiver<bool>>,
+    /// Steps that wait until the first value is false, and say by the second that somebody does.
+    held: HashMap<Step, (watch::Receiver<bool>, watch::Sender<bool>)>,
 }
 
 /// While it lives, a step waits.
 #[derive(Debug)]
 pub struct Held {
     held: watch::Sender<bool>,
+    reached: watch::Receiver<bool>,
+}
+
+impl Held {
+    /// Waits until somebody waits at the step.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn reached(&mut self) {
+        // An error means that another hold took this one's place: nobody will come here any more.
+        let _ = self.reached.wait_for(|reached| *reached).await;
+    }
 }
 
 impl Drop for Held {
@@ -77,8 +89,9 @@ impl Switches {
 
     pub(crate) fn hold(&self, step: Step) -> Held {
         let (held, waiting) = watch::channel(true);
-        self.state().held.insert(step, waiting);
-        Held { held }
+        let (arrive, reached) = watch::channel(false);
+        self.state().held.insert(step, (waiting, arrive));
+        Held { held, reached }
     }
 
     /// Whether the step fails this time.
@@ -95,7 +108,8 @@ impl Switches {
     /// Waits if the step is held, and fails if it is to.
     pub(crate) async fn pass(&self, step: Step) -> io::Result<()> {
         let held = self.state().held.get(&step).cloned();
-        if let Some(mut held) = held {
+        if let Some((mut held, arrive)) = held {
+            arrive.send_replace(true);
             // An error means that whoever held it is gone.
             let _ = held.wait_for(|held| !held).await;
         }

@@ -43,7 +43,8 @@ pub(crate) async fn run(session: SessionId, context: &Context) -> Result<u8, Fai
     };
     let _forwarding = exec::forwarding(&sprite, &mut child, true, lines);
     let ended = if tty {
-        relay_tty(&mut child, size).await
+        // Told by a message as well: servers that are not ours do not read the size in the request.
+        relay_tty(&mut child, None).await
     } else {
         // Our input is not the session's: its end here would close the session's own.
         relay(&mut child, None, Quit::Detach).await

@@ -201,7 +201,7 @@ fn host_files(tried: &mut Tried) {
         .flatten()
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect();
-    let known = ["env", "proc", "sys", "dev", "agent"];
+    let known = [".sprite", "env", "proc", "sys", "dev", "agent"];
     let only = root.iter().all(|name| known.contains(&name.as_str()));
     tried.holds("the root", only && !root.is_empty(), root.join(" "));
     for path in [
