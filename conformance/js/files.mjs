@@ -32,6 +32,8 @@ export const files = {
     ['a relative path begins at the working directory', async ({ fs, sprite }) => {
       await fs.writeFile('relative.txt', 'here');
       assert.equal(await shell(sprite, 'cat ~/relative.txt'), 'here');
+      await sprite.filesystem('/tmp').writeFile('relative.txt', 'there');
+      assert.equal(await shell(sprite, 'cat /tmp/relative.txt'), 'there');
     }],
     ['writeFile sets the mode, and the user owns the file', async ({ fs, sprite }) => {
       const path = `${place()}/run.sh`;

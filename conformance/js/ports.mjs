@@ -60,7 +60,9 @@ export const ports = {
         { localPort: 0, remotePort: 3001 }, { localPort: 0, remotePort: 3002 },
       ]);
       for (const session of sessions) assert.equal(await talk(portOf(session), 'x', 7), 'hello\nx');
+      const closed = sessions.map((session) => session.wait());
       for (const session of sessions) session.close();
+      await within(20_000, 'their end', Promise.all(closed));
     }],
     ['ports are watched', async ({ sprite }) => {
       const watcher = await sprite.watchPorts();

@@ -36,6 +36,7 @@ def stat(_: Context, sprite: Sprite) -> None:
     equal((found.size, found.mode, found.is_dir, found.name), (5, "0640", False, "file"))
     assert path.exists() and path.is_file() and not path.is_dir()
     assert not (path.parent / "none").exists()
+    equal(fs.path("/home/sprite", "py-stat", "file").read_text(), "12345")
 
 
 @files.test("directories are made, listed and removed")

@@ -80,8 +80,11 @@ def ended(_: Context, sprite: Sprite) -> None:
 
 @sessions.test("long output is replayed from its first byte")
 def replayed(_: Context, sprite: Sprite) -> None:
-    client = _start(sprite, ": replayed; seq 1 1000000; seq 1 400000 >&2; exit 3")
+    waits = "mkfifo /tmp/replayed; read go < /tmp/replayed"
+    client = _start(sprite, f": replayed; seq 1 1000000; seq 1 400000 >&2; {waits}; exit 3")
     session = _find(sprite, "replayed")
+    go = "until [ -p /tmp/replayed ]; do sleep 0.1; done; echo go > /tmp/replayed"
+    sprite.run("sh", "-c", go)
     client.join(60)
     error = failure_of(sprite.attach_session(session.id, timeout=60).output)
     equal(error.exit_code(), 3)

@@ -4,7 +4,7 @@
 //! the Python package index carries as a wheel, so that no `npm` of the distribution is needed) and, through
 //! Node's own npm, the JavaScript SDK.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::failure::{Failure, Outcome};
 use crate::host::{target_directory, workspace};
@@ -123,6 +123,9 @@ pub fn run(server: &Server, sdks: &Sdks) -> Outcome<Tally> {
     let token = server.token("conformance")?;
     let other = server.token("conformance-other")?;
     let mut total = Tally::default();
+    let records = sdks.directory.join("records");
+    std::fs::create_dir_all(&records)
+        .map_err(Failure::io(format!("make {}", records.display())))?;
     let programs = [
         (
             "JavaScript",
@@ -142,6 +145,7 @@ pub fn run(server: &Server, sdks: &Sdks) -> Outcome<Tally> {
             .env("SPRITES_TEST_URL", server.url())
             .env("SPRITES_TEST_TOKEN", &token)
             .env("SPRITES_TEST_OTHER_TOKEN", &other)
+            .env("SPRITES_TEST_RECORDS", &records)
             .tee()?;
         match tally_of(&said.stdout) {
             Some(tally) => total.add(tally),
@@ -153,5 +157,16 @@ pub fn run(server: &Server, sdks: &Sdks) -> Outcome<Tally> {
             }
         }
     }
+    compare_matrix(sdks, &records)?;
     Ok(total)
+}
+
+/// Compares the book's page of the SDKs' methods with what the suites called just now.
+fn compare_matrix(sdks: &Sdks, records: &Path) -> Outcome {
+    Program::new(sdks.python())
+        .args([workspace().join("conformance/matrix.py")])
+        .args([sdks.node_modules().as_path(), records])
+        .args(["--check"])
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .run()
 }
