@@ -6,15 +6,13 @@
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use hyper_util::rt::TokioIo;
 use sprite_agent_api::message::Request as AgentRequest;
 use sprite_agent_api::ports::{Port, PortEvent, PortsReply};
 use sprite_agent_api::{Frame, link};
+use sprite_api::ErrorBody;
 use sprite_api::exec;
 use sprite_api::ports::{PortInfo, PortMessage};
-use sprite_api::{ErrorBody, ErrorKind};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Duration, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -26,9 +24,6 @@ use crate::problem::{Answer, Problem};
 use crate::routes::App;
 use crate::sleep::Sleep;
 use crate::ws::{Goodbye, Message, ReadError, Socket, Upgrade, Violation};
-
-/// How long the connection may take to become a WebSocket once it was answered.
-const UPGRADE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Watch ports
 ///
@@ -52,12 +47,7 @@ pub(crate) async fn watch(
 ) -> Answer<Response> {
     let (mut parts, _) = request.into_parts();
     let sprite = named.sprite;
-    let Some(upgrade) = Upgrade::of(&mut parts)? else {
-        return Err(Problem::new(
-            ErrorKind::UpgradeRequired,
-            "watching ports needs a WebSocket upgrade",
-        ));
-    };
+    let upgrade = Upgrade::required(&mut parts, "watching ports")?;
     let span = tracing::info_span!("ports", org = %sprite.org_slug, sprite = %sprite.id);
     async {
         let mut sleep = Sleep::of(&app.host, &sprite);
@@ -74,8 +64,8 @@ pub(crate) async fn watch(
         let response = upgrade.response();
         let stop = connection.stop.clone();
         let task = async move {
-            if let Ok(Ok(io)) = timeout(UPGRADE_WITHIN, upgrade.connection).await {
-                let mut socket = Socket::new(TokioIo::new(io));
+            if let Some(io) = upgrade.connected().await {
+                let mut socket = Socket::new(io);
                 socket.writer.text(list.to_json());
                 let end = tell(&mut socket, &mut stream.receiver, &mut sleep, &stop).await;
                 drop(stream);

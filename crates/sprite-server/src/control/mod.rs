@@ -10,12 +10,9 @@
 mod asked;
 mod files;
 
-use std::time::Duration;
-
 use axum::extract::{Request, State};
 use axum::http::header;
 use axum::response::Response;
-use hyper_util::rt::TokioIo;
 use sprite_api::control::{Envelope, ServerEnvelope};
 use sprite_api::exec::{self, ServerText};
 use sprite_api::proxy::ProxyHello;
@@ -23,7 +20,6 @@ use sprite_api::query::Query;
 use sprite_api::{ErrorBody, ErrorKind};
 use sprite_types::SpriteId;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout;
 use tracing::Instrument;
 
 use crate::connection::Connection;
@@ -41,9 +37,6 @@ use crate::ws::{Goodbye, Message, ReadError, Socket, Upgrade, Violation};
 /// The client that probes for this socket and then uses it wrongly: without it, it works.
 /// Source: behaviour reference §1.5, §9.5.
 const WITHOUT: &str = "sprites-go-sdk/";
-
-/// How long the connection may take to become a WebSocket once it was answered.
-const UPGRADE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Run operations one after the other
 ///
@@ -76,25 +69,20 @@ pub(crate) async fn control(
             "this client works without the control socket",
         ));
     }
-    let Some(upgrade) = Upgrade::of(&mut parts)? else {
-        return Err(Problem::new(
-            ErrorKind::UpgradeRequired,
-            "control needs a WebSocket upgrade",
-        ));
-    };
+    let upgrade = Upgrade::required(&mut parts, "control")?;
     let response = upgrade.response();
     let sprite = named.sprite;
     let span = tracing::info_span!("control", org = %sprite.org_slug, sprite = %sprite.id);
     let tasks = connection.tasks.clone();
     let task = async move {
-        if let Ok(Ok(io)) = timeout(UPGRADE_WITHIN, upgrade.connection).await {
+        if let Some(io) = upgrade.connected().await {
             let sleep = Sleep::of(&app.host, &sprite);
             let control = Control {
                 app,
                 sprite: sprite.id,
                 connection,
                 sleep,
-                socket: Socket::new(TokioIo::new(io)),
+                socket: Socket::new(io),
             };
             control.run().await;
         }

@@ -2,7 +2,7 @@
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use sprite_api::{ErrorBody, ErrorKind};
+use sprite_api::ErrorBody;
 use tracing::Instrument;
 
 use super::open::Session;
@@ -10,7 +10,7 @@ use super::params::{self, Wanted};
 use super::socket;
 use crate::connection::{self, Connection};
 use crate::named::{Named, SessionText};
-use crate::problem::{Answer, Problem};
+use crate::problem::Answer;
 use crate::routes::App;
 use crate::ws::Upgrade;
 
@@ -46,12 +46,7 @@ pub(crate) async fn attach(
 ) -> Answer<Response> {
     let (mut parts, _) = request.into_parts();
     let sprite = named.sprite;
-    let Some(upgrade) = Upgrade::of(&mut parts)? else {
-        return Err(Problem::new(
-            ErrorKind::UpgradeRequired,
-            "attaching needs a WebSocket upgrade",
-        ));
-    };
+    let upgrade = Upgrade::required(&mut parts, "attaching")?;
     let spec = params::attach(&id, &connection::query(&parts)?)?;
     let span = tracing::info_span!("attach", org = %sprite.org_slug, sprite = %sprite.id, session = %spec.session);
     async {

@@ -6,10 +6,8 @@ use std::time::Duration;
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::Response;
 use bytes::Bytes;
-use hyper_util::rt::TokioIo;
 use sprite_api::exec::{self, ServerText, StreamId};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -21,9 +19,6 @@ use crate::ws::{Goodbye, Socket, Upgrade};
 /// How long a client may take to close after the exit, before the server does.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// How long the connection may take to become a WebSocket once it was answered.
-const UPGRADE_WITHIN: Duration = Duration::from_secs(10);
-
 /// Answers an upgrade, and runs the session on the connection behind the answer.
 pub(crate) fn answer(upgrade: Upgrade, session: Session, connection: Connection) -> Response {
     let mut response = upgrade.response();
@@ -33,9 +28,9 @@ pub(crate) fn answer(upgrade: Upgrade, session: Session, connection: Connection)
     );
     let stop = connection.stop.clone();
     let task = async move {
-        match timeout(UPGRADE_WITHIN, upgrade.connection).await {
-            Ok(Ok(io)) => run(Socket::new(TokioIo::new(io)), session, &stop).await,
-            Ok(Err(_)) | Err(_) => session.detach().await,
+        match upgrade.connected().await {
+            Some(io) => run(Socket::new(io), session, &stop).await,
+            None => session.detach().await,
         }
     };
     connection.tasks.spawn(task.in_current_span());

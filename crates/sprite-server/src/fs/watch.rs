@@ -5,13 +5,11 @@
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use hyper_util::rt::TokioIo;
 use sprite_agent_api::fs::{FsCall, FsEvent, FsEventKind, FsReply, FsSpec, WatchInput};
 use sprite_agent_api::{Frame, link};
 use sprite_api::fs::{WatchEventKind, WatchMessage, WatchRequest};
-use sprite_api::{ErrorBody, ErrorKind, Stamp};
+use sprite_api::{ErrorBody, Stamp};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Duration, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -20,13 +18,10 @@ use crate::connection::Connection;
 use crate::exec::relay::KEEPALIVE;
 use crate::named::Named;
 use crate::ports::{End, close};
-use crate::problem::{Answer, Problem};
+use crate::problem::Answer;
 use crate::routes::App;
 use crate::sleep::Sleep;
 use crate::ws::{Message, ReadError, Socket, Upgrade};
-
-/// How long the connection may take to become a WebSocket once it was answered.
-const UPGRADE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Longest message of a client: what a frame to the machine takes.
 const LONGEST: usize = 1 << 20;
@@ -53,12 +48,7 @@ pub(crate) async fn watch(
 ) -> Answer<Response> {
     let (mut parts, _) = request.into_parts();
     let sprite = named.sprite;
-    let Some(upgrade) = Upgrade::of(&mut parts)? else {
-        return Err(Problem::new(
-            ErrorKind::UpgradeRequired,
-            "watching files needs a WebSocket upgrade",
-        ));
-    };
+    let upgrade = Upgrade::required(&mut parts, "watching files")?;
     let span = tracing::info_span!("files", org = %sprite.org_slug, sprite = %sprite.id);
     async {
         let mut sleep = Sleep::of(&app.host, &sprite);
@@ -77,8 +67,8 @@ pub(crate) async fn watch(
         let response = upgrade.response();
         let stop = connection.stop.clone();
         let task = async move {
-            if let Ok(Ok(io)) = timeout(UPGRADE_WITHIN, upgrade.connection).await {
-                let mut socket = Socket::new(TokioIo::new(io));
+            if let Some(io) = upgrade.connected().await {
+                let mut socket = Socket::new(io);
                 let end = tell(&mut socket, &mut stream, &mut sleep, &stop).await;
                 drop(stream);
                 close(socket, end).await;

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
-use hyper_util::rt::TokioIo;
 use sprite_api::exec;
 use sprite_api::proxy::{MAX_MESSAGE, ProxyAnswer, ProxyHello};
 use sprite_api::{ErrorBody, ErrorKind};
@@ -27,9 +26,6 @@ use crate::named::Named;
 use crate::problem::{Answer, Problem};
 use crate::routes::App;
 use crate::ws::{Goodbye, Message, ReadError, Socket, Upgrade, Violation};
-
-/// How long the connection may take to become a WebSocket once it was answered.
-const UPGRADE_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long a client may take to say where to: as long as clients wait for the answer.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
@@ -58,12 +54,7 @@ pub(crate) async fn proxy(
 ) -> Answer<Response> {
     let (mut parts, _) = request.into_parts();
     let sprite = named.sprite;
-    let Some(upgrade) = Upgrade::of(&mut parts)? else {
-        return Err(Problem::new(
-            ErrorKind::UpgradeRequired,
-            "a proxy needs a WebSocket upgrade",
-        ));
-    };
+    let upgrade = Upgrade::required(&mut parts, "a proxy")?;
     let span = tracing::info_span!("proxy", org = %sprite.org_slug, sprite = %sprite.id);
     async {
         let awake = app.host.awake(sprite.id).await;
@@ -71,8 +62,8 @@ pub(crate) async fn proxy(
         let response = upgrade.response();
         let stop = connection.stop.clone();
         let task = async move {
-            if let Ok(Ok(io)) = timeout(UPGRADE_WITHIN, upgrade.connection).await {
-                let socket = Socket::with_most(TokioIo::new(io), MAX_MESSAGE);
+            if let Some(io) = upgrade.connected().await {
+                let socket = Socket::with_most(io, MAX_MESSAGE);
                 run(socket, &app.proxies, awake, &stop).await;
             }
         };

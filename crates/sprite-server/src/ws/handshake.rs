@@ -1,19 +1,25 @@
 //! The upgrade of a request. Source: RFC 6455 §4.2.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
 use sha1::{Digest, Sha1};
 use sprite_api::ErrorKind;
+use tokio::time::timeout;
 
 use crate::problem::Problem;
+
+/// How long the connection may take to become a WebSocket once it was answered.
+const UPGRADE_WITHIN: Duration = Duration::from_secs(10);
 
 /// A request to go on as a WebSocket, not answered yet.
 pub(crate) struct Upgrade {
     accept: HeaderValue,
-    /// Gives the connection once the answer is on its way.
-    pub(crate) connection: OnUpgrade,
+    connection: OnUpgrade,
 }
 
 impl Upgrade {
@@ -45,6 +51,24 @@ impl Upgrade {
             Problem::new(ErrorKind::Invalid, "this connection cannot be upgraded")
         })?;
         Ok(Some(Self { accept, connection }))
+    }
+
+    /// The upgrade of a request that has no other meaning; `what` names it for people.
+    ///
+    /// # Errors
+    /// It asks for none, or for one that RFC 6455 does not know.
+    pub(crate) fn required(parts: &mut Parts, what: &str) -> Result<Self, Problem> {
+        let missing = || {
+            let message = format!("{what} needs a WebSocket upgrade");
+            Problem::new(ErrorKind::UpgradeRequired, message)
+        };
+        Self::of(parts)?.ok_or_else(missing)
+    }
+
+    /// The connection, once the answer is on its way; `None` if the client is gone or does not take it.
+    pub(crate) async fn connected(self) -> Option<TokioIo<Upgraded>> {
+        let connected = timeout(UPGRADE_WITHIN, self.connection).await;
+        connected.ok()?.ok().map(TokioIo::new)
     }
 
     /// The answer, behind which the connection is a WebSocket.
