@@ -5,8 +5,9 @@ use axum::extract::State;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use bytes::Bytes;
-use utoipa::openapi::Server;
+use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::{Content, Ref, ResponseBuilder, Server};
 use utoipa::{Modify, OpenApi};
 
 use crate::routes::App;
@@ -62,7 +63,7 @@ use crate::routes::App;
         crate::tasks::delete,
     ),
     security(("token" = [])),
-    modifiers(&Token),
+    modifiers(&Token, &EverywhereAlike),
 )]
 struct Api;
 
@@ -75,6 +76,47 @@ impl Modify for Token {
             .get_or_insert_default()
             .add_security_scheme("token", scheme);
     }
+}
+
+/// What every route that wants a token may answer, whatever else it says of itself.
+struct EverywhereAlike;
+
+impl Modify for EverywhereAlike {
+    fn modify(&self, api: &mut utoipa::openapi::OpenApi) {
+        for item in api.paths.paths.values_mut() {
+            for operation in operations(item) {
+                // One that names its own security is open to everybody.
+                if operation.security.is_some() {
+                    continue;
+                }
+                for (status, description) in [
+                    ("400", "The request does not make sense"),
+                    ("401", "The token is missing or wrong"),
+                ] {
+                    let responses = &mut operation.responses.responses;
+                    responses.entry(status.to_owned()).or_insert_with(|| {
+                        let content = Content::new(Some(Ref::from_schema_name("ErrorBody")));
+                        let response = ResponseBuilder::new().description(description);
+                        response.content("application/json", content).build().into()
+                    });
+                }
+            }
+        }
+    }
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    let all = [
+        &mut item.get,
+        &mut item.put,
+        &mut item.post,
+        &mut item.delete,
+        &mut item.head,
+        &mut item.options,
+        &mut item.patch,
+        &mut item.trace,
+    ];
+    all.into_iter().flatten()
 }
 
 /// The OpenAPI document of this API, as it is kept in `openapi/sprited.json`.

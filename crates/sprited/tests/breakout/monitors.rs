@@ -18,7 +18,10 @@ async fn a_hostile_monitor_reaches_nothing_and_is_told_with_its_last_words() {
     fs::copy(program(), &monitor).unwrap();
     fs::set_permissions(&monitor, fs::Permissions::from_mode(0o755)).unwrap();
     let server = Server::start(&["--vmm", monitor.to_str().unwrap()]);
-    let sprite = server.sprite("hopeless").await;
+    // Made only: it will never boot.
+    let client = server.client();
+    client.create("hopeless").send().await.unwrap();
+    let sprite = client.sprite("hopeless");
     let failed = sprite.command("true").output().await.unwrap_err();
     let told = failed.to_string();
     assert!(told.contains("the monitor ended"), "{told}");
