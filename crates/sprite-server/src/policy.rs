@@ -317,11 +317,29 @@ fn privileges(request: PrivilegesBody) -> Answer<Privileges> {
             Privileges::MOST_DEVICES
         )));
     }
+    if let Some(device) = devices.iter().find(|device| !names_a_device(device)) {
+        let shown: String = device.chars().take(80).collect();
+        return Err(Problem::field(format!(
+            "{shown:?} is no device; one is given by its path, as /dev/fuse"
+        )));
+    }
     Ok(Privileges {
         profile,
         devices,
         no_new_privileges: request.no_new_privileges.unwrap_or(false),
     })
+}
+
+/// Whether it is the path of a device, whatever drivers have: `/dev/`, then names of letters, digits, `.`, `_`, `-`.
+fn names_a_device(path: &str) -> bool {
+    let named = |part: &str| {
+        !part.is_empty()
+            && part
+                .chars()
+                .all(|letter| letter.is_ascii_alphanumeric() || "._-".contains(letter))
+    };
+    path.strip_prefix("/dev/")
+        .is_some_and(|rest| rest.split('/').all(named))
 }
 
 fn resources(request: &ResourcesBody) -> Answer<ResourceLimits> {
@@ -423,5 +441,19 @@ mod tests {
             ..PrivilegesBody::default()
         };
         assert!(privileges(unknown).is_err());
+        for (device, named) in [
+            ("/dev/fuse", true),
+            ("/dev/net/tun", true),
+            ("fuse", false),
+            ("/dev/", false),
+            ("/dev//fuse", false),
+            ("/dev/a b", false),
+        ] {
+            let given = PrivilegesBody {
+                devices: Some(vec![device.to_owned()]),
+                ..PrivilegesBody::default()
+            };
+            assert_eq!(privileges(given).is_ok(), named, "{device:?}");
+        }
     }
 }
