@@ -107,7 +107,7 @@ pub const PARTS: &[Part] = &[
     // Whatever is promised of sprites is promised with this driver too, and tried by the same tests.
     Part {
         name: "microvm-sprites",
-        filter: "package(sprited) & (binary(/^(sessions|recovery)$/) - test(/^exit_codes_streams/))",
+        filter: "package(sprited) & (binary(/^(sessions|recovery|properties|journal|files|inside|ports)$/) - test(/^exit_codes_streams/))",
         driver: Some("microvm"),
         place: Place::Anywhere,
         when: When::Asked,
