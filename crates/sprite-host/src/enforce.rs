@@ -97,7 +97,7 @@ pub(crate) fn spec(sprite: &Sprite, policies: &Policies) -> Result<PolicySpec, R
     })
 }
 
-/// Puts what is stored in force around a machine: its network and its limits.
+/// Puts what is stored in force around a machine: its network and its limits. Gives back what that was.
 pub(crate) async fn around(
     shared: &Shared,
     sprite: &Sprite,
@@ -109,14 +109,14 @@ pub(crate) async fn around(
     Ok(policies)
 }
 
-/// Tells the agent what is stored.
+/// Tells the agent its policies.
 pub(crate) async fn tell(
     shared: &Shared,
     sprite: &Sprite,
     machine: &Arc<dyn Machine>,
+    policies: &Policies,
 ) -> Result<(), EnforceError> {
-    let policies = shared.catalog.policies(sprite.id).await?;
-    let spec = spec(sprite, &policies)?;
+    let spec = spec(sprite, policies)?;
     let within = shared.options.boot_within;
     match agent::tell_policies(machine, shared.epoch, spec, within).await {
         // Whatever comes after it is told anew.
@@ -135,10 +135,10 @@ pub(crate) async fn enforce(
 ) -> Result<(), NotInForce> {
     untold.set(true);
     let in_force = async {
-        around(&shared, &sprite, &machine).await?;
+        let policies = around(&shared, &sprite, &machine).await?;
         match agent {
             Agent::Listens => {
-                tell(&shared, &sprite, &machine).await?;
+                tell(&shared, &sprite, &machine, &policies).await?;
                 untold.set(false);
             }
             Agent::MaySleep => {}

@@ -204,15 +204,13 @@ pub(crate) async fn prepare(
     };
     let within = ctx.shared.options.boot_within;
     agent::ask(machine, ctx.shared.epoch, &Request::Start(spec), within).await?;
+    let policies = ctx.shared.catalog.policies(ctx.sprite.id).await?;
     let told = match agent {
-        Fresh::Yes => {
-            let policies = ctx.shared.catalog.policies(ctx.sprite.id).await?;
-            enforce::spec(&ctx.sprite, &policies)? == PolicySpec::default()
-        }
+        Fresh::Yes => enforce::spec(&ctx.sprite, &policies)? == PolicySpec::default(),
         Fresh::No => false,
     };
     if !told {
-        enforce::tell(&ctx.shared, &ctx.sprite, machine).await?;
+        enforce::tell(&ctx.shared, &ctx.sprite, machine, &policies).await?;
     }
     ctx.untold.set(false);
     Ok(())
@@ -281,7 +279,11 @@ pub(crate) async fn thaw(ctx: &mut Context) -> Result<(), Fault> {
         return Err(fault);
     }
     if ctx.untold.get() {
-        if let Err(error) = enforce::tell(&ctx.shared, &ctx.sprite, &machine).await {
+        let told = async {
+            let policies = ctx.shared.catalog.policies(ctx.sprite.id).await?;
+            enforce::tell(&ctx.shared, &ctx.sprite, &machine, &policies).await
+        };
+        if let Err(error) = told.await {
             return Err(undo(ctx, describe("tell the agent its policies", &error)).await);
         }
         ctx.untold.set(false);
