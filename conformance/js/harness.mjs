@@ -92,6 +92,25 @@ export async function failureOf(work) {
   throw new Error('expected a failure, and there was none');
 }
 
+/** Those of `suites` that SPRITES_TEST_SUITES names, if it names any. */
+export function wanted(suites) {
+  const names = process.env.SPRITES_TEST_SUITES?.split(',');
+  return names ? suites.filter((suite) => names.includes(suite.name)) : suites;
+}
+
+/**
+ * With SPRITES_TEST_WAKE set, has a suite's sprite awake before its tests begin: SDKs give a connection a few seconds,
+ * which a boot on an emulated computer does not fit in.
+ */
+async function wake({ url, token }, sprite) {
+  if (!process.env.SPRITES_TEST_WAKE || !sprite) return;
+  const headers = { Authorization: `Bearer ${token}` };
+  const path = `${url}/v1/sprites/${sprite.name}/exec?cmd=true`;
+  const answer = await fetch(path, { method: 'POST', headers, signal: AbortSignal.timeout(TEST_LIMIT_MS) });
+  await answer.arrayBuffer();
+  assert.equal(answer.status, 200);
+}
+
 /** Runs suites one after the other, beside those in `beside`, and gives back how many tests failed. */
 export async function runAll(suites, beside, context) {
   const tally = { passed: 0, failed: 0 };
@@ -113,6 +132,7 @@ async function runSuite(suite, context, tally, stray) {
   let shared;
   try {
     shared = suite.setUp ? await suite.setUp(context) : undefined;
+    await wake(context, shared?.sprite);
   } catch (error) {
     tally.failed += 1;
     console.log(`FAIL  ${suite.name}: set-up: ${error?.stack ?? error}`);

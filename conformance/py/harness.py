@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import traceback
+import urllib.request
 from dataclasses import dataclass, field
 from typing import Callable, TypeVar
 
@@ -104,6 +105,26 @@ def equal(seen: object, wanted: object) -> None:
         raise AssertionError(f"expected {wanted!r}, got {seen!r}")
 
 
+def wanted(suites: list[Suite]) -> list[Suite]:
+    """Those of `suites` that SPRITES_TEST_SUITES names, if it names any."""
+    names = os.environ.get("SPRITES_TEST_SUITES")
+    return [suite for suite in suites if not names or suite.name in names.split(",")]
+
+
+def _wake(context: Context, sprite: Sprite) -> None:
+    """With SPRITES_TEST_WAKE set, has a suite's sprite awake before its tests begin: SDKs give a connection a few
+    seconds, which a boot on an emulated computer does not fit in."""
+    if not os.environ.get("SPRITES_TEST_WAKE"):
+        return
+    request = urllib.request.Request(
+        f"{context.url}/v1/sprites/{sprite.name}/exec?cmd=true",
+        method="POST",
+        headers={"Authorization": f"Bearer {context.token}"},
+    )
+    with urllib.request.urlopen(request, timeout=TEST_LIMIT_SECONDS) as answer:
+        answer.read()
+
+
 class Tally:
     def __init__(self) -> None:
         self.passed = 0
@@ -125,6 +146,7 @@ def _run_suite(suite: Suite, context: Context, tally: Tally) -> None:
     begun = time.monotonic()
     try:
         sprite = context.new_sprite()
+        _wake(context, sprite)
     except Exception:  # noqa: BLE001 - a suite that cannot begin is one failure
         tally.add(suite.name, "set-up", begun, traceback.format_exc())
         return

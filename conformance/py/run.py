@@ -13,8 +13,9 @@ from errors import errors
 from exec import execs, silence
 from files import files
 import record
-from harness import Context, run_all
+from harness import Context, run_all, wanted
 from policies import policies
+from services_suite import services
 from sessions import sessions
 from sprites_suite import sprites
 
@@ -24,7 +25,8 @@ def main() -> int:
     if records:
         record.begin()
     context = Context.from_environment()
-    tally = run_all([sprites, execs, sessions, control, errors, policies, files], [silence], context)
+    suites = wanted([sprites, execs, sessions, control, errors, policies, files, services])
+    tally = run_all(suites, wanted([silence]), context)
     for sprite in context.client.list_all_sprites(context.prefix):
         sprite.delete()
     if records:

@@ -19,9 +19,10 @@ const PROGRAMS: [(&str, &str); 2] = [
 ];
 
 /// What they are made of.
-const SOURCES: [&str; 5] = [
+const SOURCES: [&str; 6] = [
     "crates/sprite-agent",
     "crates/sprite-agent-api",
+    "crates/sprite-archive",
     "crates/sprite-types",
     "crates/sprite-vmm",
     "Cargo.lock",

@@ -29,8 +29,16 @@ fn write(directory: &Path) -> std::io::Result<usize> {
     let agent = agent
         .iter()
         .map(|seed| (seed.entry, seed.name, &seed.bytes));
+    let clients = sprite_server::fuzzing::seeds();
+    let clients = clients
+        .iter()
+        .map(|seed| (seed.entry, seed.name, &seed.bytes));
     let mut count = 0;
-    for (entry, name, bytes) in monitor.chain(agent) {
+    let archives = sprite_archive::fuzzing::seeds();
+    let archives = archives
+        .iter()
+        .map(|seed| ("archive", seed.name, &seed.bytes));
+    for (entry, name, bytes) in monitor.chain(agent).chain(clients).chain(archives) {
         let of_entry = directory.join(entry);
         std::fs::create_dir_all(&of_entry)?;
         std::fs::write(of_entry.join(name), bytes)?;

@@ -4,6 +4,8 @@
 //! ```text
 //! read    →                          ← Reading, Stdout…, Done
 //! write   → Stdin…, Fin              ← Writing, Written
+//! unpack  → Stdin…, Fin              ← Unpacking, Unpacked
+//! pack    →                          ← Packing, Stdout…, Done
 //! list    →                          ← Listing, Entries…, Done
 //! delete, rename, copy, chmod, chown ← Working…, Changed
 //! watch   → WatchInput…              ← Watching, Subscribed, Event…
@@ -123,6 +125,18 @@ pub enum FsCall {
     },
     /// Tell what happens to files, as [`WatchInput`] asks for.
     Watch,
+    /// Put what an archive (tar) holds below a directory, which is made if it is not there. The archive comes as
+    /// `Stdin` until the sender has finished. No link is followed below the directory; what came before an error
+    /// stays.
+    Unpack {
+        /// The directory.
+        path: String,
+    },
+    /// Read a directory with all it holds as one archive (tar).
+    Pack {
+        /// The directory.
+        path: String,
+    },
 }
 
 /// Which directories on the way to a file are made.
@@ -227,6 +241,18 @@ pub enum FsReply {
         /// Permission bits.
         mode: u32,
     },
+    /// The archive can come.
+    Unpacking {
+        /// Where it will be.
+        path: String,
+    },
+    /// All of the archive is on the disk.
+    Unpacked(FsUnpacked),
+    /// The archive of this follows.
+    Packing {
+        /// The directory.
+        path: String,
+    },
     /// The entries of this follow.
     Listing {
         /// The directory or file.
@@ -291,6 +317,21 @@ pub struct FsChanged {
     /// The new group, of a chown.
     #[serde(default)]
     pub gid: Option<u32>,
+}
+
+/// What an archive held.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FsUnpacked {
+    /// Where it is now.
+    pub path: String,
+    /// Files.
+    pub files: u64,
+    /// Directories that it named.
+    pub directories: u64,
+    /// Symbolic links.
+    pub links: u64,
+    /// Bytes of files.
+    pub bytes: u64,
 }
 
 /// A file that was changed.

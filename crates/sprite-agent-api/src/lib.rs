@@ -16,11 +16,13 @@ pub mod fs;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 pub mod guest;
+pub mod idle;
 pub mod launch;
 pub mod link;
 pub mod message;
 pub mod policy;
 pub mod ports;
+pub mod services;
 pub mod tcp;
 pub mod wire;
 

@@ -9,6 +9,7 @@ use sprite_types::SessionId;
 use crate::fs::FsSpec;
 use crate::policy::PolicySpec;
 use crate::ports::PortEvent;
+use crate::services::ServicesSpec;
 use crate::tcp::ConnectSpec;
 
 /// The first message of every stream, host → agent.
@@ -25,14 +26,17 @@ pub enum Request {
     Sessions,
     /// Signal a session's process group. Answers [`Reply::Kill`] until [`KillEvent::Complete`].
     Kill(KillSpec),
+    /// Is something in use though nothing goes to and fro? Answers an [`IdleReply`](crate::idle::IdleReply).
+    Idle,
     /// Write everything that the environment wrote to its disk. Answers [`Reply::Synced`].
     Sync,
     /// End every process of the environment, write its disk, and exit. Answers [`Reply::Synced`] before exiting.
     Shutdown,
     /// Are you there? Answers [`Reply::Ready`].
     Ping,
-    /// Set the guest's clock: what the host says first to a machine whose memory was loaded, since for the guest
-    /// no time has passed. Answers [`Reply::Ready`]; a machine that shares the host's clock refuses.
+    /// Set the guest's clock, and renew its randomness: what the host says first to a machine whose memory may have
+    /// been loaded, since for the guest no time has passed, and since others may have begun with the same memory.
+    /// Answers [`Reply::Ready`]; a machine that shares the host's clock refuses.
     Clock {
         /// Nanoseconds since 1970, UTC.
         unix_nanos: u64,
@@ -53,6 +57,8 @@ pub enum Request {
         /// The call, as it was told.
         call: u64,
     },
+    /// What services there are to be, and something about them. Answers as [`crate::services`] says.
+    Services(ServicesSpec),
 }
 
 /// How the environment is to look.
@@ -327,6 +333,7 @@ mod tests {
         for (request, text) in [
             (Request::Ping, r#"{"op":"ping"}"#),
             (Request::Sync, r#"{"op":"sync"}"#),
+            (Request::Idle, r#"{"op":"idle"}"#),
             (clock, r#"{"op":"clock","unix_nanos":1700000000123456789}"#),
         ] {
             assert_eq!(serde_json::to_string(&request).expect("plain"), text);

@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sprite_agent_api::calls::CallReply;
 use sprite_agent_api::fs::{FsCall, FsSpec};
+use sprite_agent_api::idle::IdleReply;
 use sprite_agent_api::link::{
     self, Acceptor, BoxedTransport, Connect, Epoch, Limits, LinkError, Stream, StreamId,
 };
@@ -23,6 +24,7 @@ use sprite_agent_api::message::{
 };
 use sprite_agent_api::policy::{EnvironmentLimits, PolicyReply, PolicySpec};
 use sprite_agent_api::ports::{Port, PortEvent, PortsReply};
+use sprite_agent_api::services::{ServiceSet, ServicesCall, ServicesSpec};
 use sprite_agent_api::tcp::{ConnectInput, ConnectReply, ConnectSpec};
 use sprite_agent_api::{Frame, FrameKind, PROTOCOL};
 use sprite_types::{Confinement, SessionId};
@@ -68,7 +70,15 @@ variants! { Request, request_name, REQUESTS:
     Request::Fs(_) => "fs",
     Request::Policy(_) => "policy",
     Request::Calls => "calls",
+    Request::Idle => "idle",
     Request::Take { .. } => "take",
+    Request::Services(_) => "services",
+}
+
+variants! { IdleReply, idle_name, IDLES:
+    IdleReply::Idle => "idle",
+    IdleReply::InUse { .. } => "in_use",
+    IdleReply::Failed(_) => "failed",
 }
 
 variants! { ConnectReply, connect_name, CONNECTS:
@@ -273,7 +283,16 @@ fn requests_of_released_hosts_are_understood() {
         joining(true, Some(SIZE)),
         joining(false, None),
         Request::Calls,
+        Request::Idle,
         Request::Take { call: 9 },
+        // What can be asked of services is in `frozen_services.rs`.
+        Request::Services(ServicesSpec {
+            set: Some(ServiceSet {
+                revision: 3,
+                services: Vec::new(),
+            }),
+            call: ServicesCall::Apply,
+        }),
     ];
     check("requests.jsonl", &expected, REQUESTS, request_name);
 }
@@ -289,6 +308,21 @@ fn policy_replies_of_released_agents_are_understood() {
     ];
     let file = "policy_replies.jsonl";
     check(file, &expected, POLICY_REPLIES, policy_reply_name);
+}
+
+#[test]
+fn answers_of_released_agents_about_idleness_are_understood() {
+    let expected = [
+        IdleReply::Idle,
+        IdleReply::InUse {
+            what: "session 1 runs something".to_owned(),
+        },
+        IdleReply::Failed(Failure {
+            kind: FailureKind::Invalid,
+            message: "read the request".to_owned(),
+        }),
+    ];
+    check("idle.jsonl", &expected, IDLES, idle_name);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sprite_agent_api::fs::{
     FsCall, FsChanged, FsEntry, FsError, FsEvent, FsEventKind, FsKind, FsPair, FsRange, FsReply,
-    Owner, Parents, WatchInput,
+    FsUnpacked, Owner, Parents, WatchInput,
 };
 use sprite_agent_api::message::{Failure, FailureKind};
 
@@ -96,9 +96,12 @@ fn calls_of_released_hosts_are_understood() {
             recursive: false,
         },
         FsCall::Watch,
+        FsCall::Unpack { path: path() },
+        FsCall::Pack { path: path() },
     ];
     let variants = [
-        "read", "write", "list", "delete", "rename", "copy", "chmod", "chown", "watch",
+        "read", "write", "list", "delete", "rename", "copy", "chmod", "chown", "watch", "unpack",
+        "pack",
     ];
     check("fs-calls.jsonl", "call", &variants, &calls);
 }
@@ -194,6 +197,15 @@ fn replies_of_released_agents_are_understood() {
             kind: FailureKind::NotReady,
             message: "read the book".to_owned(),
         }),
+        FsReply::Unpacking { path: path() },
+        FsReply::Unpacked(FsUnpacked {
+            path: path(),
+            files: 3,
+            directories: 2,
+            links: 1,
+            bytes: 5,
+        }),
+        FsReply::Packing { path: path() },
     ];
     let variants = [
         "reading",
@@ -212,6 +224,9 @@ fn replies_of_released_agents_are_understood() {
         "watch_error",
         "refused",
         "failed",
+        "unpacking",
+        "unpacked",
+        "packing",
     ];
     check("fs-replies.jsonl", "reply", &variants, &replies);
 }

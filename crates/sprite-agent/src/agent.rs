@@ -13,13 +13,14 @@ use sprite_agent_api::link::{Acceptor, BoxedTransport, Limits, Stream};
 use sprite_agent_api::message::EnvironmentSpec;
 use sprite_agent_api::wire;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::{Mutex, OnceCell, oneshot};
 
 use crate::calls::Calls;
 use crate::connect::Connections;
 use crate::dot_sprite;
 use crate::end;
 use crate::files::Files;
+use crate::init;
 use crate::journal::writer::Writer;
 use crate::launch::{FIRST_CGROUP_FD, LISTENER_FD, RANGE_FD};
 use crate::log::say;
@@ -27,6 +28,7 @@ use crate::operation;
 use crate::policy::Policies;
 use crate::ports::Ports;
 use crate::process::ProcessSpec;
+use crate::services::Services;
 use crate::sessions::Sessions;
 use crate::spawn::{self, SpawnReply, SpawnRequest};
 use crate::step::{Step, StepError};
@@ -38,6 +40,8 @@ use crate::walls::Walls;
 pub(crate) struct Agent {
     pub(crate) walls: Walls,
     spawner: Spawner,
+    /// The sprite's disk; there once it is mounted.
+    disk: OnceCell<()>,
     /// What the environment was built of, once it is.
     environment: Mutex<Option<Environment>>,
     pub(crate) sessions: Arc<Sessions>,
@@ -48,6 +52,7 @@ pub(crate) struct Agent {
     /// Copies their output to the disk.
     pub(crate) writer: Writer,
     pub(crate) calls: Calls,
+    pub(crate) services: Services,
 }
 
 /// An environment that was built.
@@ -90,6 +95,7 @@ fn serve(walls: Walls) -> Result<std::convert::Infallible, StepError> {
         let agent = Arc::new(Agent {
             walls,
             spawner,
+            disk: OnceCell::new(),
             environment: Mutex::new(None),
             sessions,
             writer: writer.step("start the journals' thread")?,
@@ -98,6 +104,7 @@ fn serve(walls: Walls) -> Result<std::convert::Infallible, StepError> {
             files: Files::new(),
             policies: Policies::new(),
             calls: Calls::new(calls).step("listen to calls")?,
+            services: Services::new(walls).step("start the logs' thread")?,
         });
         let acceptor = Acceptor::new(Limits::default(), move |stream: Stream| {
             tokio::spawn(operation::perform(agent.clone(), stream));
@@ -108,6 +115,17 @@ fn serve(walls: Walls) -> Result<std::convert::Infallible, StepError> {
             tokio::spawn(async move { acceptor.serve(transport).await });
         }
     })
+}
+
+/// Mounts the sprite's disk. In a container it is there from the beginning.
+async fn mount_disk(walls: Walls) -> Result<(), StepError> {
+    match walls {
+        Walls::Container { .. } => Ok(()),
+        Walls::Guest => tokio::task::spawn_blocking(init::mount_disk)
+            .await
+            .map_err(io::Error::other)
+            .step("mount the disk")?,
+    }
 }
 
 impl Listener {
@@ -144,6 +162,7 @@ impl Agent {
         if environment.is_some() {
             return Ok(());
         }
+        self.disk.get_or_try_init(|| mount_disk(self.walls)).await?;
         let (report, their_report) = tokio::net::unix::pipe::pipe()
             .and_then(|(tx, rx)| Ok((rx, tx.into_blocking_fd()?)))
             .step("make a pipe")?;

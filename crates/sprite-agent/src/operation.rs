@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use sprite_agent_api::idle::IdleReply;
 use sprite_agent_api::link::{LinkError, Receiver, Sender, Stream};
 use sprite_agent_api::message::{
     AgentInfo, AttachSpec, ExecSpec, Failure, FailureKind, Input, Reply, Request, TtySize,
@@ -18,12 +19,13 @@ use tokio::net::unix::pipe;
 
 use crate::agent::Agent;
 use crate::dot_sprite;
+pub(crate) use crate::process::Purpose;
 use crate::process::{ProcessReport, ProcessSpec};
 use crate::session::{Begin, Client, Name, Next, Process, Session, Stdin, Stdio};
 use crate::sessions::MOST_LIVE;
 use crate::step::{Step, StepError};
 use crate::walls::Walls;
-use crate::{connect, end, kill, ports, sys, terminal};
+use crate::{connect, end, kill, ports, randomness, services, sys, terminal};
 
 /// A process has so long to say that it runs: hostile code may stop it before it does.
 const REPORT_WITHIN: Duration = Duration::from_secs(30);
@@ -107,6 +109,15 @@ async fn dispatch(
         Request::Sessions => Reply::Sessions {
             sessions: agent.sessions.list(),
         },
+        Request::Idle => {
+            let told = match agent.sessions.in_use() {
+                Some(what) => IdleReply::InUse { what },
+                None => IdleReply::Idle,
+            };
+            // If the host is gone there is nobody to tell.
+            let _ = sender.send(Frame::control(&told)).await;
+            return Ok(());
+        }
         Request::Sync => {
             sync_disk().await?;
             Reply::Synced
@@ -133,9 +144,15 @@ async fn dispatch(
             agent.calls.stand(sender, receiver).await;
             return Ok(());
         }
+        Request::Services(spec) => return services::perform(agent, spec, sender, receiver).await,
         Request::Take { call } => return agent.calls.take(call, sender, receiver).await,
         Request::Clock { unix_nanos } => {
             set_clock(agent.walls, unix_nanos)?;
+            let renewed = tokio::task::spawn_blocking(randomness::renew).await;
+            renewed
+                .map_err(io::Error::other)
+                .flatten()
+                .step("renew the randomness")?;
             ready(agent).await
         }
         Request::Connect(spec) => {
@@ -221,21 +238,43 @@ fn check(spec: &ExecSpec) -> Result<(), Failure> {
 
 async fn exec(agent: &Arc<Agent>, spec: ExecSpec) -> Result<Arc<Session>, Failure> {
     check(&spec)?;
+    if agent.sessions.live() >= MOST_LIVE {
+        let message = format!("{MOST_LIVE} sessions run already, no more are allowed");
+        return Err(failure(FailureKind::Limit, message));
+    }
+    let (stdio, theirs, number) =
+        make_stdio(agent.walls, &spec).step("make stdin, stdout and stderr")?;
+    let (name, process) = begin_process(agent, &spec, theirs, number, Purpose::Session).await?;
+    let sessions = agent.sessions.clone();
+    let session = Session::start(
+        name,
+        &spec,
+        process,
+        stdio,
+        agent.writer.clone(),
+        move |session| sessions.end(session),
+    );
+    agent.sessions.insert(session.clone());
+    Ok(session)
+}
+
+/// Starts a process of the environment on these descriptors, or on the terminal of that number.
+pub(crate) async fn begin_process(
+    agent: &Agent,
+    spec: &ExecSpec,
+    mut theirs: Vec<OwnedFd>,
+    number: Option<u32>,
+    purpose: Purpose,
+) -> Result<(Name, Process), Failure> {
     let Some(environment) = agent.variables().await else {
         return Err(failure(
             FailureKind::NotReady,
             "the environment has not been built",
         ));
     };
-    if agent.sessions.live() >= MOST_LIVE {
-        let message = format!("{MOST_LIVE} sessions run already, no more are allowed");
-        return Err(failure(FailureKind::Limit, message));
-    }
     let (report, their_report) = pipe::pipe()
         .and_then(|(tx, rx)| Ok((rx, tx.into_blocking_fd()?)))
         .step("make a pipe")?;
-    let (stdio, mut theirs, number) =
-        make_stdio(agent.walls, &spec).step("make stdin, stdout and stderr")?;
     let mut fds = vec![their_report];
     fds.append(&mut theirs);
     let process = ProcessSpec {
@@ -243,6 +282,7 @@ async fn exec(agent: &Arc<Agent>, spec: ExecSpec) -> Result<Arc<Session>, Failur
         environment,
         confinement: agent.policies.current().confinement,
         terminal: number,
+        purpose,
     };
     let pid = agent.fork(process, fds).await?;
     let process = sys::pidfd_open(pid)
@@ -256,25 +296,14 @@ async fn exec(agent: &Arc<Agent>, spec: ExecSpec) -> Result<Arc<Session>, Failur
             "the process did not start in time",
         )),
     };
-    let name = match name {
-        Ok(name) => name,
+    match name {
+        Ok(name) => Ok((name, process)),
         Err(failure) => {
             // Gone already, or stopped by somebody: either way it must not stay.
             tokio::spawn(async move { process.discard().await });
-            return Err(failure);
+            Err(failure)
         }
-    };
-    let sessions = agent.sessions.clone();
-    let session = Session::start(
-        name,
-        &spec,
-        process,
-        stdio,
-        agent.writer.clone(),
-        move |session| sessions.end(session),
-    );
-    agent.sessions.insert(session.clone());
-    Ok(session)
+    }
 }
 
 /// All that a process says before it becomes its program, which closes the pipe.
@@ -300,6 +329,7 @@ fn name_of(said: &[u8]) -> Result<Name, Failure> {
             let message = format!("enter directory {workdir}: {}", os(errno));
             Err(failure(FailureKind::Dir, message))
         }
+        Ok(ProcessReport::Absent { message }) => Err(failure(FailureKind::Invalid, message)),
         Ok(ProcessReport::Failed { step, errno }) => Err(StepError {
             step,
             source: os(errno),
@@ -312,9 +342,9 @@ fn name_of(said: &[u8]) -> Result<Name, Failure> {
     }
 }
 
-type Made = (Stdio, Vec<OwnedFd>, Option<u32>);
+pub(crate) type Made = (Stdio, Vec<OwnedFd>, Option<u32>);
 
-fn make_stdio(walls: Walls, spec: &ExecSpec) -> io::Result<Made> {
+pub(crate) fn make_stdio(walls: Walls, spec: &ExecSpec) -> io::Result<Made> {
     if let Some(size) = spec.tty {
         let size = TtySize {
             rows: size.rows.max(1),
@@ -435,10 +465,12 @@ async fn shutdown(agent: &Agent, sender: &Sender) -> Result<(), Failure> {
         }
     };
     // What does not end by itself is ended now.
-    let _ = tokio::time::timeout(END_WITHIN, all_ended).await;
+    let ended = tokio::time::timeout(END_WITHIN, all_ended);
+    let _ = tokio::join!(ended, agent.services.close(END_WITHIN));
     agent.end_environment().await.step("end the environment")?;
     sync_disk().await?;
     agent.writer.close().await;
+    agent.services.leave_disk().await;
     agent.sessions.leave_disk();
     end::leave_disk(agent.walls);
     // The host may not be there any more; the end is the same.

@@ -37,6 +37,16 @@ pub(crate) struct ProcessSpec {
     pub(crate) confinement: Confinement,
     /// Number of the terminal; without one, stdin, stdout and stderr come as descriptors.
     pub(crate) terminal: Option<u32>,
+    pub(crate) purpose: Purpose,
+}
+
+/// What a process is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Purpose {
+    /// Somebody reads its stderr and exit status, also of a program that there is not.
+    Session,
+    /// It runs, or it is said why not.
+    Service,
 }
 
 /// What the process says of itself just before it becomes the program. Then its end of the pipe closes.
@@ -52,6 +62,8 @@ pub(crate) enum ProcessReport {
     },
     /// The working directory cannot be entered.
     Dir { workdir: String, errno: i32 },
+    /// A service's program is not there, or cannot be executed.
+    Absent { message: String },
     /// Something else failed.
     Failed { step: String, errno: i32 },
 }
@@ -82,6 +94,7 @@ fn tell(report: &mut File, message: &ProcessReport) {
 }
 
 struct Ready {
+    purpose: Purpose,
     program: Result<CString, i32>,
     name: String,
     argv: Vec<CString>,
@@ -135,6 +148,7 @@ fn prepare(
     let terminated =
         |text: &str| CString::new(text).map_err(|e| failed("read the request")(e.into()));
     Ok(Ready {
+        purpose: spec.purpose,
         program,
         name: spec.exec.path.clone(),
         argv: spec
@@ -290,8 +304,34 @@ fn look_up(name: &str, path: &str) -> Result<CString, i32> {
     Err(status)
 }
 
+/// Why a program cannot be run, as far as its file tells. Source: behaviour reference §4.3 (the words).
+fn absence(ready: &Ready) -> Option<String> {
+    let errno = match &ready.program {
+        Ok(program) => rustix::fs::access(program.as_c_str(), rustix::fs::Access::EXEC_OK).err()?,
+        Err(NOT_RUNNABLE) => rustix::io::Errno::ACCESS,
+        Err(_) => rustix::io::Errno::NOENT,
+    };
+    let name = &ready.name;
+    Some(match errno {
+        rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR => {
+            format!("executable file `{name}` not found: No such file or directory")
+        }
+        rustix::io::Errno::ACCESS => {
+            format!("executable file `{name}` cannot be run: Permission denied")
+        }
+        other => format!("executable file `{name}` cannot be run: {other}"),
+    })
+}
+
 /// Becomes the program; comes back only with an exit status.
 fn run(ready: &Ready, report: &mut File) -> i32 {
+    match (ready.purpose, absence(ready)) {
+        (Purpose::Service, Some(message)) => {
+            tell(report, &ProcessReport::Absent { message });
+            return NOT_FOUND;
+        }
+        (Purpose::Session, _) | (Purpose::Service, None) => {}
+    }
     tell(
         report,
         &ProcessReport::Running {

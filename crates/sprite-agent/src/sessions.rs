@@ -121,6 +121,16 @@ impl Sessions {
     }
 
     /// Those that run, in the order of their start.
+    /// A terminal that somebody is attached to and that runs something in the foreground, if there is one.
+    pub(crate) fn in_use(&self) -> Option<String> {
+        let used = self.all_live();
+        let used = used.iter().find(|session| session.runs_in_front())?;
+        Some(format!(
+            "session {} runs something in the foreground of its terminal",
+            used.id
+        ))
+    }
+
     pub(crate) fn list(&self) -> Vec<SessionInfo> {
         let mut list: Vec<_> = self
             .all_live()

@@ -36,6 +36,12 @@ pub(crate) fn open(walls: Walls, size: TtySize) -> io::Result<(OwnedFd, u32)> {
     Ok((master, number))
 }
 
+/// The process group in the terminal's foreground, if it has one. Source: tcgetpgrp(3).
+pub(crate) fn foreground(master: impl AsFd) -> Option<i32> {
+    let group = rustix::termios::tcgetpgrp(master).ok()?;
+    Some(group.as_raw_nonzero().get())
+}
+
 /// Tells the terminal, and so its foreground processes, another size.
 pub(crate) fn resize(master: impl AsFd, size: TtySize) -> io::Result<()> {
     let size = rustix::termios::Winsize {

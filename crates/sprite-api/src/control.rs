@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::openapi::{RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
 
 use crate::query::Query;
 
@@ -38,25 +40,46 @@ pub enum ClientEnvelope {
     },
 }
 
+/// What an envelope calls itself.
 #[derive(Deserialize)]
-struct RawEnvelope {
+struct Kind {
     #[serde(default, rename = "type")]
     kind: String,
-    #[serde(default)]
-    op: String,
-    #[serde(default)]
-    args: RawArgs,
-    /// The other dialect's word for `op`.
-    #[serde(default)]
-    operation: String,
-    /// The other dialect's word for `args`.
-    #[serde(default)]
-    params: RawArgs,
+}
+
+/// An envelope that is known.
+#[derive(Deserialize, ToSchema)]
+#[serde(tag = "type")]
+enum RawEnvelope {
+    /// Start an operation.
+    #[serde(rename = "op.start")]
+    OpStart {
+        /// `exec`, `proxy`, or `fs.` and what is done to files.
+        #[serde(default)]
+        op: String,
+        /// What the same operation has in its query elsewhere: an object of texts and lists of texts, or a query.
+        #[serde(default)]
+        args: RawArgs,
+    },
+    /// The same in the other dialect.
+    #[serde(rename = "start")]
+    Start {
+        /// As `op`.
+        #[serde(default)]
+        operation: String,
+        /// As `args`.
+        #[serde(default)]
+        params: RawArgs,
+    },
+    /// The client is done with the operation.
+    #[serde(rename = "release")]
+    Release {},
 }
 
 /// Arguments as the SDKs write them: an object of texts and lists of texts, or a query string.
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(untagged)]
+#[schema(as = OperationArguments)]
 enum RawArgs {
     Query(String),
     Map(BTreeMap<String, RawArg>),
@@ -64,14 +87,28 @@ enum RawArgs {
     None,
 }
 
-#[derive(Deserialize)]
+/// One argument.
+#[derive(Deserialize, ToSchema)]
 #[serde(untagged)]
+#[schema(as = OperationArgument)]
 enum RawArg {
     Text(String),
     Switch(bool),
-    Number(serde_json::Number),
+    Number(f64),
     List(Vec<String>),
     Null,
+}
+
+impl PartialSchema for ClientEnvelope {
+    fn schema() -> RefOr<Schema> {
+        RawEnvelope::schema()
+    }
+}
+
+impl ToSchema for ClientEnvelope {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        RawEnvelope::schemas(schemas);
+    }
 }
 
 impl ClientEnvelope {
@@ -80,21 +117,18 @@ impl ClientEnvelope {
     pub fn parse(json: &str) -> Option<Self> {
         // serde would read a list into the struct as well.
         let object = json.trim_start().starts_with('{');
-        let raw: RawEnvelope = object.then(|| serde_json::from_str(json).ok())??;
-        match raw.kind.as_str() {
-            "op.start" => Some(Self::Start {
-                op: raw.op,
-                args: raw.args.into_query()?,
-            }),
-            "start" => Some(Self::Start {
-                op: raw.operation,
-                args: raw.params.into_query()?,
-            }),
-            "release" => Some(Self::Release),
-            other => Some(Self::Unknown {
-                kind: other.chars().take(80).collect(),
-            }),
+        let Kind { kind } = object.then(|| serde_json::from_str(json).ok())??;
+        if !["op.start", "start", "release"].contains(&kind.as_str()) {
+            let kind = kind.chars().take(80).collect();
+            return Some(Self::Unknown { kind });
         }
+        let (op, args) = match serde_json::from_str(json).ok()? {
+            RawEnvelope::OpStart { op, args } => (op, args),
+            RawEnvelope::Start { operation, params } => (operation, params),
+            RawEnvelope::Release {} => return Some(Self::Release),
+        };
+        let args = args.into_query()?;
+        Some(Self::Start { op, args })
     }
 }
 
@@ -122,7 +156,7 @@ impl RawArgs {
 }
 
 /// An envelope from the server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", content = "args")]
 pub enum ServerEnvelope {
     /// The operation ended.
@@ -151,6 +185,28 @@ impl ServerEnvelope {
             Envelope::Bare => json,
         }
     }
+}
+
+/// What is said before the bytes of a file that is read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Reading {
+    /// The file, absolute, links at its end resolved.
+    pub path: String,
+    /// Bytes that it has; null of files of the kernel, which tell none.
+    pub size: Option<u64>,
+    /// The first byte that follows.
+    pub offset: u64,
+    /// Bytes that follow; null with `size`.
+    pub length: Option<u64>,
+    /// Four octal digits.
+    pub mode: String,
+}
+
+/// What is said before the bytes of a file that is written can come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Writing {
+    /// The file, absolute, links at its end resolved.
+    pub path: String,
 }
 
 #[cfg(test)]

@@ -40,6 +40,8 @@ pub enum ErrorKind {
     Unavailable,
     /// The disk is full.
     NoSpace,
+    /// Nothing in the sprite takes requests for its URL.
+    BadGateway,
     /// The machine did not answer in time, or ended in the middle.
     MachineLost,
     /// A defect or a broken host.
@@ -55,7 +57,7 @@ struct Row {
 
 impl ErrorKind {
     /// Every kind.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Invalid,
         Self::UpgradeRequired,
         Self::Unauthorized,
@@ -73,6 +75,7 @@ impl ErrorKind {
         Self::SpriteStarting,
         Self::Unavailable,
         Self::NoSpace,
+        Self::BadGateway,
         Self::MachineLost,
         Self::Internal,
     ];
@@ -97,6 +100,7 @@ impl ErrorKind {
             Self::SpriteStarting => (503, "sprite_starting", true),
             Self::Unavailable => (503, "unavailable", true),
             Self::NoSpace => (507, "no_space", false),
+            Self::BadGateway => (502, "bad_gateway", true),
             Self::MachineLost => (502, "machine_lost", true),
             Self::Internal => (500, "internal", false),
         };

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use sprite_types::WebUrl;
 use utoipa::ToSchema;
 
 /// First byte of a binary message of a session without a terminal, and of a chunk of an HTTP exec.
@@ -75,7 +76,7 @@ pub fn close_code(status: u8) -> u16 {
 }
 
 /// A text message from the server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ServerText {
     /// The first message, on start and on attach.
@@ -89,6 +90,9 @@ pub enum ServerText {
     },
     /// Nothing happened for a while, and the connection is alive.
     Keepalive,
+    /// A program in the sprite wants a URL opened in the browser of whoever is attached; only to clients that said
+    /// `browser=true`.
+    OpenUrl(OpenUrl),
     /// The stream ends without an exit.
     Error {
         /// For people.
@@ -126,7 +130,7 @@ impl ServerText {
 }
 
 /// Which session a stream is about.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SessionInfo {
     /// Its id, a decimal number as a text.
     pub session_id: String,
@@ -157,6 +161,24 @@ pub struct SessionInfo {
     pub kept: Kept,
 }
 
+/// What a program in a sprite wants opened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OpenUrl {
+    /// The URL: `http` or `https`, printable ASCII, at most 8,192 characters.
+    #[schema(value_type = String)]
+    pub url: WebUrl,
+    /// The port on the browser's computer to which the page leads back, and which is to be one of the sprite.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callback_port: Option<u16>,
+}
+
+impl From<WebUrl> for OpenUrl {
+    fn from(url: WebUrl) -> Self {
+        let callback_port = url.callback_port();
+        Self { url, callback_port }
+    }
+}
+
 /// What is kept of a session's output, in bytes of each stream. Source: behaviour reference §11.3.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
@@ -172,7 +194,7 @@ pub struct Kept {
 }
 
 /// A text message from the client.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ClientText {
     /// The client's terminal has another size.
@@ -192,7 +214,7 @@ pub enum ClientText {
 }
 
 /// A signal as clients write it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum SignalText {
     /// `9`.
@@ -239,6 +261,13 @@ mod tests {
             r#"{"type":"exit","exit_code":42,"code":42}"#
         );
         assert_eq!(ServerText::Keepalive.to_json(), r#"{"type":"keepalive"}"#);
+        let url: WebUrl = "https://a/?redirect_uri=http://localhost:7/"
+            .parse()
+            .expect("a URL");
+        assert_eq!(
+            ServerText::OpenUrl(url.into()).to_json(),
+            r#"{"type":"open_url","url":"https://a/?redirect_uri=http://localhost:7/","callback_port":7}"#
+        );
         let info = ServerText::SessionInfo(SessionInfo {
             session_id: "20".to_owned(),
             command: "/bin/bash".to_owned(),

@@ -20,6 +20,21 @@ pub struct Written {
     pub mode: String,
 }
 
+/// Answer of an unpacking.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Unpacked {
+    /// The directory, absolute.
+    pub path: String,
+    /// Files, other names of files among them.
+    pub files: u64,
+    /// Directories that the archive named.
+    pub directories: u64,
+    /// Symbolic links.
+    pub links: u64,
+    /// Bytes of files.
+    pub bytes: u64,
+}
+
 /// Answer of a listing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Listing {

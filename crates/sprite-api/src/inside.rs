@@ -19,3 +19,34 @@ pub struct Info {
     /// The name of its organisation.
     pub org: String,
 }
+
+/// `POST /v1/browser`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OpenInBrowser {
+    /// What is to be opened: `http` or `https`, printable ASCII, at most 8,192 characters.
+    #[schema(required, nullable = false)]
+    pub url: Option<String>,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UrlPassedOn {
+    /// `sent`: somebody is attached and is asked. Whether they open it is theirs.
+    pub status: String,
+}
+
+/// `GET /v1/orgs`: the one organisation whose API the sprite may use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Orgs {
+    /// One.
+    pub orgs: Vec<Org>,
+}
+
+/// An organisation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Org {
+    /// Its slug.
+    pub slug: String,
+    /// The same again.
+    pub name: String,
+}

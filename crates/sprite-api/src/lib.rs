@@ -5,7 +5,9 @@
 //! Source: behaviour reference §1, §9, §11.
 #![warn(missing_docs)]
 
+pub mod alarm;
 pub mod control;
+pub mod domain;
 pub mod error;
 pub mod exec;
 pub mod fs;
@@ -15,11 +17,13 @@ pub mod policy;
 pub mod ports;
 pub mod proxy;
 pub mod query;
+pub mod service;
 pub mod session;
 pub mod sprite;
 mod stamp;
 pub mod task;
 pub mod unit;
+pub mod usage;
 
 pub use error::{ErrorBody, ErrorKind};
 pub use stamp::Stamp;

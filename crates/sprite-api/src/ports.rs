@@ -1,9 +1,10 @@
 //! The ports on which a sprite's programs listen. Source: behaviour reference §1.4.3, §1.7, §11.10.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// A port, as it is told.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PortInfo {
     /// 1 to 65,535.
     pub port: u16,
@@ -14,12 +15,13 @@ pub struct PortInfo {
 }
 
 /// A message about ports.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum PortMessage {
     /// The ports that there are; the first message of a watch.
     PortList {
         /// Each as a [`PortMessage::PortOpened`].
+        #[schema(no_recursion)]
         ports: Vec<PortMessage>,
     },
     /// A program listens on it.

@@ -6,6 +6,7 @@
 //! end its own direction by [`EOF`], and is told the end of the other one so.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Nothing more comes from whoever says it; a text message. Only between ends that agreed on it.
 pub const EOF: &str = r#"{"type":"eof"}"#;
@@ -14,7 +15,7 @@ pub const EOF: &str = r#"{"type":"eof"}"#;
 pub const MAX_MESSAGE: usize = 1 << 20;
 
 /// Where to connect to; the client's first message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ProxyHello {
     /// `localhost`, or an address of the sprite; absent: `localhost`.
     #[serde(default)]
@@ -27,7 +28,7 @@ pub struct ProxyHello {
 }
 
 /// How it went; the server's first message.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "status", rename_all = "snake_case")]
 pub enum ProxyAnswer {
     /// The connection is there.
@@ -61,7 +62,7 @@ impl ProxyAnswer {
 }
 
 /// A text message of a client behind its hello.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ProxyText {
     /// As [`EOF`].

@@ -40,6 +40,9 @@ pub struct UpdateSprite {
     /// Remove all labels (before `labels` are set).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clear_labels: Option<bool>,
+    /// Of these, `idle_timeout`, `connections` and `api_access` can be changed; the others are ignored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<Config>,
 }
 
 /// Who may use a sprite's URL.
@@ -53,7 +56,7 @@ pub struct UrlSettings {
     pub private_access: Option<String>,
 }
 
-/// How large a machine may be. All limits, none a reservation.
+/// How large a machine may be, and what else is set. All sizes are limits, none a reservation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Config {
     /// Memory in MiB, 128 to 1,048,576.
@@ -68,6 +71,17 @@ pub struct Config {
     /// Read and ignored: there is one place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
+    /// How long it runs on that nobody uses: a duration such as `30s`, at least one second; `never`; or `server`, as
+    /// the server says, which is the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<String>,
+    /// Which connections to its ports keep it awake: `open`, every one that is open, which is the default; or
+    /// `traffic`, only bytes that go over one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<String>,
+    /// Whether programs in it may make sprites of their own, through its own API; false if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_access: Option<bool>,
 }
 
 impl From<Resources> for Config {
@@ -77,6 +91,9 @@ impl From<Resources> for Config {
             cpus: Some(resources.cpus),
             storage_gb: Some(resources.storage_gb),
             region: None,
+            idle_timeout: None,
+            connections: None,
+            api_access: None,
         }
     }
 }
@@ -128,6 +145,10 @@ pub struct Sprite {
     /// What makes its machines: `microvm` or `container`.
     #[schema(value_type = String, example = "container")]
     pub driver: DriverKind,
+    /// The sprite that made it, if one did; that one may be gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub made_by: Option<SpriteId>,
     /// Why it does not run, if its last start failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
@@ -301,6 +322,17 @@ pub struct Upgrade {
     /// The wanted version; absent: the newest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+}
+
+/// The answer to [`Upgrade`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Upgraded {
+    /// Name of the sprite.
+    pub sprite_name: String,
+    /// The version that it has now, or has when it starts next.
+    pub version: String,
+    /// Whether it had to be restarted for that.
+    pub restarted: bool,
 }
 
 #[cfg(test)]

@@ -37,6 +37,12 @@ pub enum CatalogError {
         #[source]
         source: sqlx::Error,
     },
+    /// Too many wait for the catalog; later there is room again.
+    #[error("{step} in the catalog: too many wait for it")]
+    Busy {
+        /// What it was for.
+        step: &'static str,
+    },
     /// A row holds what this program never writes.
     #[error("read {column} of a row of the catalog: {text:?}")]
     Row {
@@ -68,6 +74,9 @@ pub(crate) trait Step<T> {
 
 impl<T> Step<T> for Result<T, sqlx::Error> {
     fn step(self, step: &'static str) -> Result<T, CatalogError> {
-        self.map_err(|source| CatalogError::Query { step, source })
+        self.map_err(|source| match source {
+            sqlx::Error::PoolTimedOut => CatalogError::Busy { step },
+            source => CatalogError::Query { step, source },
+        })
     }
 }

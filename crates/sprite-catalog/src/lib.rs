@@ -12,27 +12,39 @@
 //!   ([`Catalog::enter_cold`], [`Catalog::enter_warm`]). So a row that says `cold` has no machine, ever.
 //! * Every such change names the generation and incarnation that it starts from, and is a
 //!   [`CatalogError::Conflict`] if the row is of another.
+//! * Every such change writes what the sprite has used until then in the same commit, counted by the pure
+//!   [`sprite_lifecycle::metering`].
 //! * A destroy inserts an intent `destroy` before its first step; deleting the row is the last.
 #![warn(missing_docs)]
 
+mod alarm;
+mod domain;
 mod error;
 mod intent;
+mod listing;
 mod organisation;
 mod policy;
 mod record;
 mod row;
+mod service;
 mod settings;
 mod sprite;
 mod store;
 mod task;
 mod transition;
+mod usage;
 
+pub use alarm::PutAlarmError;
+pub use domain::{Domain, MapDomainError};
 pub use error::CatalogError;
 pub use intent::Operation;
+pub use listing::{Scope, StatusCounts};
 pub use organisation::{NewToken, Organisation, Token};
 pub use policy::Policy;
-pub use settings::{PrivateAccess, UnknownWord, UrlAuth};
-pub use sprite::{InsertError, NewSprite, Settings, Sprite, StatusCounts};
+pub use service::{Service, ServiceChange, ServiceChangeError, Services};
+pub use settings::{Connections, IdleTimeout, Idleness, PrivateAccess, UnknownWord, UrlAuth};
+pub use sprite::{InsertError, Maker, NewSprite, Settings, Sprite};
 pub use store::Catalog;
 pub use task::{IfTaken, PutTaskError, Task};
 pub use transition::Fence;
+pub use usage::Metered;

@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sprite_types::{NetworkPolicy, Policies, Privileges, ResourceLimits, SpriteId};
 use sqlx::Row;
+use sqlx::sqlite::SqliteConnection;
 use time::OffsetDateTime;
 
 use crate::error::{CatalogError, Step};
@@ -96,6 +97,26 @@ impl Catalog {
         tx.commit().await.step(STEP)?;
         Ok(stored.rows_affected() == 1)
     }
+}
+
+/// Stores for a new sprite what holds for the one that makes it.
+pub(crate) async fn inherit(
+    tx: &mut SqliteConnection,
+    maker: SpriteId,
+    made: SpriteId,
+    at: OffsetDateTime,
+) -> Result<(), CatalogError> {
+    sqlx::query(
+        "INSERT INTO policies (sprite_id, kind, policy, updated_at) \
+         SELECT ?, kind, policy, ? FROM policies WHERE sprite_id = ?",
+    )
+    .bind(made.to_string())
+    .bind(row::micros(at))
+    .bind(maker.to_string())
+    .execute(tx)
+    .await
+    .step("hand policies on")?;
+    Ok(())
 }
 
 fn parsed<T: DeserializeOwned>(row: &sqlx::sqlite::SqliteRow) -> Result<T, CatalogError> {

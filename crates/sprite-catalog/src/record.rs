@@ -7,7 +7,7 @@ use sqlx::sqlite::SqliteRow;
 
 use crate::error::CatalogError;
 use crate::row;
-use crate::settings::UnknownWord;
+use crate::settings::{IdleTimeout, Idleness, UnknownWord};
 use crate::sprite::Sprite;
 
 pub(crate) struct StatusWord(pub(crate) SpriteStatus);
@@ -58,6 +58,12 @@ pub(crate) fn read(row: &SqliteRow) -> Result<Sprite, CatalogError> {
             pids: row::number(row, "pids")?,
         },
         environment: row::json(row, "environment")?,
+        idleness: Idleness {
+            timeout: IdleTimeout::of_millis(row::optional_number(row, "idle_timeout_ms")?),
+            connections: row::parsed(row, "connections")?,
+        },
+        api_access: row::number::<i64>(row, "api_access")? != 0,
+        made_by: row::optional_parsed(row, "made_by")?,
         generation: Generation(row::number(row, "generation")?),
         incarnation: Incarnation(row::number(row, "incarnation")?),
         machine: row::optional_parsed(row, "machine_id")?,

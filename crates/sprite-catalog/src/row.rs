@@ -68,6 +68,16 @@ pub(crate) fn number<T: TryFrom<i64>>(
     T::try_from(number).map_err(|_| unreadable(column, &number.to_string()))
 }
 
+pub(crate) fn optional_number<T: TryFrom<i64>>(
+    row: &SqliteRow,
+    column: &'static str,
+) -> Result<Option<T>, CatalogError> {
+    let number: Option<i64> = row.try_get(column).step("read a row")?;
+    number
+        .map(|number| T::try_from(number).map_err(|_| unreadable(column, &number.to_string())))
+        .transpose()
+}
+
 fn moment(
     column: &'static str,
     micros: impl Into<i128> + Display + Copy,

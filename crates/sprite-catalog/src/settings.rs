@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +70,58 @@ words!(
         Public = "public",
     }
 );
+
+words!(
+    /// Which connections keep a sprite awake.
+    #[derive(Default)]
+    Connections, "connections", {
+        /// Every one that is open.
+        #[default]
+        Open = "open",
+        /// Only bytes that go over one.
+        Traffic = "traffic",
+    }
+);
+
+/// How long a sprite runs on that nobody uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum IdleTimeout {
+    /// As the server says.
+    #[default]
+    Server,
+    /// It never falls asleep by itself.
+    Never,
+    /// So long; at least a millisecond.
+    After(Duration),
+}
+
+impl IdleTimeout {
+    /// As the catalog keeps it.
+    pub(crate) fn millis(self) -> Option<i64> {
+        match self {
+            Self::Server => None,
+            Self::Never => Some(0),
+            Self::After(after) => Some(i64::try_from(after.as_millis()).unwrap_or(i64::MAX).max(1)),
+        }
+    }
+
+    pub(crate) fn of_millis(millis: Option<u64>) -> Self {
+        match millis {
+            None => Self::Server,
+            Some(0) => Self::Never,
+            Some(millis) => Self::After(Duration::from_millis(millis)),
+        }
+    }
+}
+
+/// When a sprite is idle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Idleness {
+    /// How long it runs on.
+    pub timeout: IdleTimeout,
+    /// Which connections keep it awake.
+    pub connections: Connections,
+}
 
 words!(
     /// Which people of the organisation a non-public URL is for. Source: behaviour reference §1.3.

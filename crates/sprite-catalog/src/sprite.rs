@@ -1,4 +1,4 @@
-//! Sprites: reserving a name, looking up, listing, changing settings.
+//! Sprites: reserving a name, looking up, changing settings.
 
 use std::collections::BTreeMap;
 
@@ -10,11 +10,13 @@ use sqlx::sqlite::SqliteConnection;
 use time::OffsetDateTime;
 
 use crate::error::{CatalogError, Step};
-use crate::record::{self, read};
+use crate::policy;
+use crate::record::read;
 use crate::row;
-use crate::settings::{PrivateAccess, UrlAuth};
+use crate::settings::{Connections, IdleTimeout, Idleness, PrivateAccess, UrlAuth};
 use crate::store::Catalog;
 use crate::transition::Fence;
+use crate::usage;
 
 /// A sprite as it is in the catalog. A picture of one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +45,12 @@ pub struct Sprite {
     pub resources: Resources,
     /// Variables of every session.
     pub environment: BTreeMap<String, String>,
+    /// When it is idle.
+    pub idleness: Idleness,
+    /// Whether programs in it may make sprites of their own.
+    pub api_access: bool,
+    /// The sprite that made it, which may be gone; `None`: a token did.
+    pub made_by: Option<SpriteId>,
     /// Which owner may write its durable state.
     pub generation: Generation,
     /// How often it has run.
@@ -95,8 +103,23 @@ pub struct NewSprite {
     pub resources: Resources,
     /// Variables of every session.
     pub environment: BTreeMap<String, String>,
+    /// When it is idle.
+    pub idleness: Idleness,
+    /// Whether programs in it may make sprites of their own.
+    pub api_access: bool,
+    /// The sprite that makes it, if one does. It begins under the policies of that sprite.
+    pub maker: Option<Maker>,
     /// When it is created.
     pub at: OffsetDateTime,
+}
+
+/// A sprite that makes another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Maker {
+    /// Which.
+    pub sprite: SpriteId,
+    /// How many it may have made that are still there.
+    pub most: u64,
 }
 
 /// Why a row was not made.
@@ -108,6 +131,12 @@ pub enum InsertError {
     /// The organisation has as many sprites as it may.
     #[error("organisation has {0} sprites, which is its limit")]
     TooMany(u64),
+    /// The sprite that makes it has made as many as it may.
+    #[error("sprite has made {0} sprites, which is its limit")]
+    MadeTooMany(u64),
+    /// The sprite that makes it is gone, or may not make any.
+    #[error("let sprite {0} make a sprite")]
+    MayNotMake(SpriteId),
     /// There is no such organisation.
     #[error("find organisation {0}")]
     Organisation(OrgId),
@@ -125,39 +154,21 @@ pub struct Settings {
     pub private_access: Option<PrivateAccess>,
     /// All labels, in place of those there are; an empty list clears them.
     pub labels: Option<Vec<Label>>,
-}
-
-/// How many sprites an organisation has, by status.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct StatusCounts {
-    /// With a machine that runs.
-    pub running: u64,
-    /// Asleep, memory kept.
-    pub warm: u64,
-    /// Asleep, disk only.
-    pub cold: u64,
-}
-
-impl StatusCounts {
-    /// All of them.
-    #[must_use]
-    pub fn total(self) -> u64 {
-        self.running + self.warm + self.cold
-    }
+    /// How long it runs on that nobody uses.
+    pub idle_timeout: Option<IdleTimeout>,
+    /// Which connections keep it awake.
+    pub connections: Option<Connections>,
+    /// Whether programs in it may make sprites of their own.
+    pub api_access: Option<bool>,
 }
 
 const BY_ID: &str = "SELECT s.*, o.slug AS org_slug FROM sprites s JOIN organisations o ON o.id = s.org_id \
                      WHERE s.id = ?";
 const BY_NAME: &str = "SELECT s.*, o.slug AS org_slug FROM sprites s JOIN organisations o ON o.id = s.org_id \
                        WHERE s.org_id = ? AND s.name = ?";
-const ACTIVE: &str = "SELECT s.*, o.slug AS org_slug FROM sprites s JOIN organisations o ON o.id = s.org_id \
-                      WHERE s.status <> 'cold'";
-const PAGE: &str = "SELECT s.*, o.slug AS org_slug FROM sprites s JOIN organisations o ON o.id = s.org_id \
-                    WHERE s.org_id = ? AND s.name >= ? AND s.name < ? AND s.name > ? ORDER BY s.name LIMIT ?";
-
 const COUNT: &str = "SELECT COUNT(*) FROM sprites WHERE org_id = ?";
-const COUNTS: &str =
-    "SELECT status, COUNT(*) AS sprites FROM sprites WHERE org_id = ? GROUP BY status";
+const MAY_MAKE: &str = "SELECT api_access FROM sprites WHERE id = ? AND org_id = ?";
+const COUNT_MADE: &str = "SELECT COUNT(*) FROM sprites WHERE made_by = ?";
 
 impl Catalog {
     /// Reserves a name: makes the row of a new sprite, cold and in its zeroth incarnation, and the intent to create
@@ -188,6 +199,9 @@ impl Catalog {
         if count >= row::stored(limit) {
             return Err(InsertError::TooMany(limit));
         }
+        if let Some(maker) = new.maker {
+            check_maker(&mut tx, maker, &new.org).await?;
+        }
         insert(&mut tx, new).await?;
         let recorded = sqlx::query(BY_ID)
             .bind(new.id.to_string())
@@ -203,6 +217,10 @@ impl Catalog {
         .execute(&mut *tx)
         .await
         .step(STEP)?;
+        if let Some(maker) = new.maker {
+            policy::inherit(&mut tx, maker.sprite, new.id, new.at).await?;
+        }
+        usage::begin(&mut tx, STEP, new.id, new.at).await?;
         let sprite = read(&recorded)?;
         tx.commit().await.step(STEP)?;
         Ok(sprite)
@@ -239,86 +257,13 @@ impl Catalog {
         row.as_ref().map(read).transpose()
     }
 
-    /// The sprites that are not cold, in no order.
-    ///
-    /// # Errors
-    /// The catalog cannot be read.
-    pub async fn active_sprites(&self) -> Result<Vec<Sprite>, CatalogError> {
-        let rows = sqlx::query(ACTIVE)
-            .fetch_all(&self.reader)
-            .await
-            .step("list active sprites")?;
-        rows.iter().map(read).collect()
-    }
-
-    /// The ids of all sprites.
-    ///
-    /// # Errors
-    /// The catalog cannot be read.
-    pub async fn sprite_ids(&self) -> Result<Vec<SpriteId>, CatalogError> {
-        let rows = sqlx::query("SELECT id FROM sprites")
-            .fetch_all(&self.reader)
-            .await
-            .step("list sprites")?;
-        rows.iter().map(|row| row::parsed(row, "id")).collect()
-    }
-
-    /// At most `limit` sprites of an organisation whose names begin with `prefix` and come behind `after`, in the
-    /// order of their names.
-    ///
-    /// # Errors
-    /// The catalog cannot be read.
-    pub async fn sprites(
-        &self,
-        org: &OrgId,
-        prefix: &str,
-        after: &str,
-        limit: u32,
-    ) -> Result<Vec<Sprite>, CatalogError> {
-        // '~' sorts behind every character that a name can have: a half-open range of the index, not a pattern.
-        let end = format!("{prefix}~");
-        let rows = sqlx::query(PAGE)
-            .bind(org.as_str())
-            .bind(prefix)
-            .bind(end)
-            .bind(after)
-            .bind(i64::from(limit))
-            .fetch_all(&self.reader)
-            .await
-            .step("list sprites")?;
-        rows.iter().map(read).collect()
-    }
-
-    /// How many sprites an organisation has, by status.
-    ///
-    /// # Errors
-    /// The catalog cannot be read.
-    pub async fn counts(&self, org: &OrgId) -> Result<StatusCounts, CatalogError> {
-        let rows = sqlx::query(COUNTS)
-            .bind(org.as_str())
-            .fetch_all(&self.reader)
-            .await
-            .step("count sprites")?;
-        let mut counts = StatusCounts::default();
-        for row in &rows {
-            let count = row::number(row, "sprites")?;
-            match row::parsed::<record::StatusWord>(row, "status")?.0 {
-                SpriteStatus::Running => counts.running = count,
-                SpriteStatus::Warm => counts.warm = count,
-                SpriteStatus::Cold => counts.cold = count,
-            }
-        }
-        Ok(counts)
-    }
-
-    /// Changes settings; the sprite as it is then, or `None` if there is none of that name.
+    /// Changes settings; the sprite as it is then, or `None` if there is none of that id.
     ///
     /// # Errors
     /// Nothing was changed.
     pub async fn update_sprite(
         &self,
-        org: &OrgId,
-        name: &SpriteName,
+        id: SpriteId,
         settings: &Settings,
         at: OffsetDateTime,
     ) -> Result<Option<Sprite>, CatalogError> {
@@ -326,20 +271,24 @@ impl Catalog {
         let mut tx = self.write(STEP).await?;
         sqlx::query(
             "UPDATE sprites SET url_auth = COALESCE(?, url_auth), private_access = COALESCE(?, private_access), \
-             labels = COALESCE(?, labels), updated_at = ? WHERE org_id = ? AND name = ?",
+             labels = COALESCE(?, labels), api_access = COALESCE(?, api_access), \
+             connections = COALESCE(?, connections), \
+             idle_timeout_ms = CASE WHEN ? THEN ? ELSE idle_timeout_ms END, updated_at = ? WHERE id = ?",
         )
         .bind(settings.url_auth.map(UrlAuth::as_str))
         .bind(settings.private_access.map(PrivateAccess::as_str))
         .bind(settings.labels.as_ref().map(words))
+        .bind(settings.api_access.map(i64::from))
+        .bind(settings.connections.map(Connections::as_str))
+        .bind(i64::from(settings.idle_timeout.is_some()))
+        .bind(settings.idle_timeout.and_then(IdleTimeout::millis))
         .bind(row::micros(at))
-        .bind(org.as_str())
-        .bind(name.as_str())
+        .bind(id.to_string())
         .execute(&mut *tx)
         .await
         .step(STEP)?;
-        let row = sqlx::query(BY_NAME)
-            .bind(org.as_str())
-            .bind(name.as_str())
+        let row = sqlx::query(BY_ID)
+            .bind(id.to_string())
             .fetch_optional(&mut *tx)
             .await
             .step(STEP)?;
@@ -354,12 +303,40 @@ fn words<T: serde::Serialize>(value: &T) -> String {
         .expect("lists and maps of text have string keys and no failing impls")
 }
 
+/// Whether a sprite may make one more, as it is in this very transaction.
+async fn check_maker(
+    tx: &mut SqliteConnection,
+    maker: Maker,
+    org: &OrgId,
+) -> Result<(), InsertError> {
+    const STEP: &str = "look the maker up";
+    let may: Option<i64> = sqlx::query_scalar(MAY_MAKE)
+        .bind(maker.sprite.to_string())
+        .bind(org.as_str())
+        .fetch_optional(&mut *tx)
+        .await
+        .step(STEP)?;
+    if may != Some(1) {
+        return Err(InsertError::MayNotMake(maker.sprite));
+    }
+    let made: i64 = sqlx::query_scalar(COUNT_MADE)
+        .bind(maker.sprite.to_string())
+        .fetch_one(&mut *tx)
+        .await
+        .step(STEP)?;
+    if made >= row::stored(maker.most) {
+        return Err(InsertError::MadeTooMany(maker.most));
+    }
+    Ok(())
+}
+
 async fn insert(tx: &mut SqliteConnection, new: &NewSprite) -> Result<(), CatalogError> {
     // Selecting from the organisation makes nothing where there is none.
     sqlx::query(
         "INSERT INTO sprites (id, org_id, name, driver, image, generation, incarnation, status, labels, url_auth, \
-         private_access, cpus, memory_mib, storage_gb, pids, environment, created_at, updated_at) \
-         SELECT ?, id, ?, ?, ?, 1, 0, 'cold', ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM organisations WHERE id = ?",
+         private_access, cpus, memory_mib, storage_gb, pids, environment, idle_timeout_ms, connections, api_access, \
+         made_by, created_at, updated_at) \
+         SELECT ?, id, ?, ?, ?, 1, 0, 'cold', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM organisations WHERE id = ?",
     )
     .bind(new.id.to_string())
     .bind(new.name.as_str())
@@ -373,6 +350,10 @@ async fn insert(tx: &mut SqliteConnection, new: &NewSprite) -> Result<(), Catalo
     .bind(i64::from(new.resources.storage_gb))
     .bind(i64::from(new.resources.pids))
     .bind(words(&new.environment))
+    .bind(new.idleness.timeout.millis())
+    .bind(new.idleness.connections.as_str())
+    .bind(i64::from(new.api_access))
+    .bind(new.maker.map(|maker| maker.sprite.to_string()))
     .bind(row::micros(new.at))
     .bind(row::micros(new.at))
     .bind(new.org.as_str())
@@ -382,40 +363,45 @@ async fn insert(tx: &mut SqliteConnection, new: &NewSprite) -> Result<(), Catalo
     Ok(())
 }
 
+/// With 100,000 sprites a look-up that walks them all takes as long as all others together.
+#[cfg(test)]
+pub(crate) async fn walks_nothing(query: &'static str, arguments: usize) {
+    use sqlx::Row;
+
+    let dir = tempfile::tempdir().expect("a directory");
+    let catalog = Catalog::open(&dir.path().join("catalog.db"))
+        .await
+        .expect("open");
+    let explained = format!("EXPLAIN QUERY PLAN {query}");
+    let mut explained = sqlx::query(sqlx::AssertSqlSafe(explained));
+    for _ in 0..arguments {
+        explained = explained.bind("1");
+    }
+    let plan = explained.fetch_all(&catalog.reader).await.expect("explain");
+    let plan: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
+    assert!(!plan.is_empty());
+    for step in plan {
+        // The partial index of sprites with machines is walked, and holds no other.
+        let walks = step.starts_with("SCAN") && !step.contains("sprites_with_machine");
+        let sorts = step.contains("TEMP B-TREE");
+        assert!(!walks && !sorts, "{query}: {step}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sqlx::Row;
 
-    /// With 100,000 sprites a look-up that walks them all takes as long as all others together.
     #[tokio::test]
-    async fn no_query_of_a_client_walks_the_whole_table() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let catalog = Catalog::open(&dir.path().join("catalog.db"))
-            .await
-            .expect("open");
+    async fn no_look_up_walks_the_whole_table() {
         for (query, arguments) in [
             (BY_ID, 1),
             (BY_NAME, 2),
-            (PAGE, 5),
             (COUNT, 1),
-            (COUNTS, 1),
-            (ACTIVE, 0),
+            (COUNT_MADE, 1),
+            (MAY_MAKE, 2),
         ] {
-            let explained = format!("EXPLAIN QUERY PLAN {query}");
-            let mut explained = sqlx::query(sqlx::AssertSqlSafe(explained));
-            for _ in 0..arguments {
-                explained = explained.bind("1");
-            }
-            let plan = explained.fetch_all(&catalog.reader).await.expect("explain");
-            let plan: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
-            assert!(!plan.is_empty());
-            for step in plan {
-                // The partial index of active sprites is walked, and holds no other.
-                let walks = step.starts_with("SCAN") && !step.contains("sprites_active");
-                let sorts = step.contains("TEMP B-TREE");
-                assert!(!walks && !sorts, "{query}: {step}");
-            }
+            walks_nothing(query, arguments).await;
         }
     }
 }

@@ -52,7 +52,8 @@ const LIVE: &str = "SELECT name, started_at, expires_at FROM tasks WHERE sprite_
 const NAMED: &str = "SELECT name, started_at, expires_at FROM tasks WHERE sprite_id = ? AND name = ? AND \
                      expires_at > ?";
 const LAST_END: &str = "SELECT MAX(expires_at) AS last FROM tasks WHERE sprite_id = ?";
-const AWAKE: &str = "SELECT DISTINCT sprite_id FROM tasks WHERE expires_at > ?";
+const AWAKE: &str = "SELECT sprite_id FROM tasks WHERE expires_at > ? GROUP BY sprite_id \
+                     ORDER BY MIN(started_at), sprite_id";
 
 fn read(row: &SqliteRow) -> Result<Task, CatalogError> {
     Ok(Task {
@@ -117,7 +118,7 @@ impl Catalog {
         row::optional_time(&found, "last")
     }
 
-    /// The sprites with a task that has not expired at `now`, in no order.
+    /// The sprites with a task that has not expired at `now`, the longest held first.
     ///
     /// # Errors
     /// The catalog cannot be read.

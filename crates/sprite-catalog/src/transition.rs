@@ -1,5 +1,6 @@
 //! A sprite leaving and entering rest, each one commit.
 
+use sprite_lifecycle::metering::Reading;
 use sprite_types::{Generation, Incarnation, MachineId, SpriteId};
 use sqlx::sqlite::{SqliteConnection, SqliteQueryResult};
 use sqlx::{Sqlite, Transaction};
@@ -8,6 +9,7 @@ use time::OffsetDateTime;
 use crate::error::{CatalogError, Step};
 use crate::row;
 use crate::store::Catalog;
+use crate::usage;
 
 /// Commits a change that must have met exactly one row; of any other there is nothing left.
 async fn commit_one(
@@ -95,7 +97,8 @@ impl Catalog {
         Ok(next)
     }
 
-    /// Records that a sprite has no machine any more. `failure` tells why, if that is a failure.
+    /// Records that a sprite has no machine any more. `failure` tells why, if that is a failure; `reading` what the
+    /// machine used in the end, if that is known.
     ///
     /// # Errors
     /// [`CatalogError::Conflict`] if the row is not of `fence`.
@@ -108,9 +111,11 @@ impl Catalog {
         fence: Fence,
         failure: Option<&str>,
         at: OffsetDateTime,
+        reading: Option<Reading>,
     ) -> Result<(), CatalogError> {
         const STEP: &str = "record the end of the machine";
         let mut tx = self.write(STEP).await?;
+        usage::fold(&mut tx, STEP, sprite, at, reading).await?;
         let changed = sqlx::query(
             "UPDATE sprites SET status = 'cold', machine_id = NULL, last_running_at = ?, failure = ? \
              WHERE id = ? AND generation = ? AND incarnation = ?",
@@ -126,7 +131,8 @@ impl Catalog {
         commit_one(tx, &changed, STEP, sprite).await
     }
 
-    /// Records that a running sprite fell asleep with its memory kept.
+    /// Records that a running sprite fell asleep with its memory kept. `reading`: what its machine has used, if that is
+    /// known.
     ///
     /// # Errors
     /// [`CatalogError::Conflict`] if the row is not running, or not of `fence`.
@@ -138,9 +144,11 @@ impl Catalog {
         sprite: SpriteId,
         fence: Fence,
         at: OffsetDateTime,
+        reading: Option<Reading>,
     ) -> Result<(), CatalogError> {
         const STEP: &str = "record the sleep";
         let mut tx = self.write(STEP).await?;
+        usage::fold(&mut tx, STEP, sprite, at, reading).await?;
         let changed = sqlx::query(
             "UPDATE sprites SET status = 'warm', last_running_at = ?, last_warming_at = ? \
              WHERE id = ? AND generation = ? AND incarnation = ? AND status = 'running'",
@@ -181,7 +189,8 @@ impl Catalog {
         commit_one(tx, &changed, STEP, sprite).await
     }
 
-    /// Sets sprites to cold whose machines did not outlive the process that started them. One commit.
+    /// Sets sprites to cold whose machines did not outlive the process that started them. What they used since their
+    /// counters were last recorded is not known; until `at` they count as they stood. One commit.
     ///
     /// # Errors
     /// The catalog cannot be written.
@@ -190,7 +199,7 @@ impl Catalog {
     /// The driver must have removed what was left of the machines before.
     pub async fn forget_machines(
         &self,
-        machines: &[MachineId],
+        machines: &[(SpriteId, MachineId)],
         at: OffsetDateTime,
     ) -> Result<(), CatalogError> {
         const STEP: &str = "forget machines that are gone";
@@ -198,12 +207,14 @@ impl Catalog {
             return Ok(());
         }
         let mut tx = self.write(STEP).await?;
-        for machine in machines {
+        for (sprite, machine) in machines {
+            usage::fold(&mut tx, STEP, *sprite, at, None).await?;
             sqlx::query(
                 "UPDATE sprites SET status = 'cold', machine_id = NULL, failure = NULL, last_running_at = ? \
-                 WHERE machine_id = ? AND status <> 'cold'",
+                 WHERE id = ? AND machine_id = ?",
             )
             .bind(row::micros(at))
+            .bind(sprite.to_string())
             .bind(machine.to_string())
             .execute(&mut *tx)
             .await
@@ -222,6 +233,7 @@ async fn leave(
     at: OffsetDateTime,
 ) -> Result<Fence, CatalogError> {
     let next = fence.next();
+    usage::fold(&mut *tx, step, sprite, at, None).await?;
     let changed = sqlx::query(
         "UPDATE sprites SET status = 'running', incarnation = ?, machine_id = ?, last_running_at = ?, \
          failure = NULL WHERE id = ? AND generation = ? AND incarnation = ? AND status <> 'running'",

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use sprite_catalog::{
-    Catalog, CatalogError, Fence, InsertError, NewSprite, Operation, Policy, PrivateAccess,
-    Settings, Sprite, UrlAuth,
+    Catalog, CatalogError, Fence, Idleness, InsertError, Maker, NewSprite, Operation, Policy,
+    PrivateAccess, Scope, Settings, Sprite, UrlAuth,
 };
 use sprite_types::{
     CountLimit, DriverKind, Incarnation, MachineId, MemoryLimit, NetworkPolicy, NetworkRule, OrgId,
@@ -47,6 +47,9 @@ fn new_sprite(org: &OrgId, name: &str) -> NewSprite {
         private_access: PrivateAccess::Admins,
         resources: Resources::default_for(2),
         environment: BTreeMap::from([("K".to_owned(), "V=\"ä\n".to_owned())]),
+        idleness: Idleness::default(),
+        api_access: false,
+        maker: None,
         at: NOW,
     }
 }
@@ -165,10 +168,15 @@ async fn leaving_and_entering_rest_is_fenced() {
         assert!(matches!(second, Err(CatalogError::Conflict { .. })));
     }
     // Who speaks of an older run changes nothing.
-    assert!(f.catalog.enter_cold(id, first, None, NOW).await.is_err());
-    assert!(f.catalog.enter_warm(id, first, NOW).await.is_err());
+    assert!(
+        f.catalog
+            .enter_cold(id, first, None, NOW, None)
+            .await
+            .is_err()
+    );
+    assert!(f.catalog.enter_warm(id, first, NOW, None).await.is_err());
 
-    f.catalog.enter_warm(id, run, NOW).await.unwrap();
+    f.catalog.enter_warm(id, run, NOW, None).await.unwrap();
     let warm = f.read(id).await;
     assert_eq!(
         (warm.status, warm.machine),
@@ -176,7 +184,7 @@ async fn leaving_and_entering_rest_is_fenced() {
     );
     let thawed = f.catalog.leave_rest(id, run, machine, NOW).await.unwrap();
     f.catalog
-        .enter_cold(id, thawed, Some("why"), NOW)
+        .enter_cold(id, thawed, Some("why"), NOW, None)
         .await
         .unwrap();
     let cold = f.read(id).await;
@@ -192,8 +200,44 @@ async fn leaving_and_entering_rest_is_fenced() {
     assert_eq!(f.read(id).await.failure, None);
     assert_eq!(f.catalog.active_sprites().await.unwrap().len(), 1);
     let machine = f.read(id).await.machine.unwrap();
-    f.catalog.forget_machines(&[machine], NOW).await.unwrap();
+    f.catalog
+        .forget_machines(&[(id, machine)], NOW)
+        .await
+        .unwrap();
     assert_eq!(f.read(id).await.status, SpriteStatus::Cold);
+}
+
+/// How many are running, warm and cold.
+async fn counted(f: &Fixture) -> [u64; 3] {
+    let counts = f.catalog.counts(&f.org, Scope::Organisation).await.unwrap();
+    assert_eq!(counts, f.catalog.all_counts().await.unwrap());
+    [counts.running, counts.warm, counts.cold]
+}
+
+#[tokio::test]
+async fn sprites_are_counted_whatever_becomes_of_them() {
+    let f = fixture().await;
+    assert_eq!(counted(&f).await, [0, 0, 0]);
+    let [one, other] = [f.sprite("one").await, f.sprite("other").await];
+    assert_eq!(counted(&f).await, [0, 0, 2]);
+    let machine = MachineId::random();
+    let made = f.catalog.complete_create(one.id, one.fence(), machine, NOW);
+    let run = made.await.unwrap();
+    assert_eq!(counted(&f).await, [1, 0, 1]);
+    // What is refused is not counted.
+    assert!(
+        f.catalog
+            .enter_warm(one.id, one.fence(), NOW, None)
+            .await
+            .is_err()
+    );
+    assert_eq!(counted(&f).await, [1, 0, 1]);
+    f.catalog.enter_warm(one.id, run, NOW, None).await.unwrap();
+    assert_eq!(counted(&f).await, [0, 1, 1]);
+    let (id, fence) = (other.id, other.fence());
+    f.catalog.mark_destroyed(id, fence, NOW).await.unwrap();
+    f.catalog.delete_sprite(id, fence).await.unwrap();
+    assert_eq!(counted(&f).await, [0, 1, 0]);
 }
 
 #[tokio::test]
@@ -245,7 +289,7 @@ async fn pages_follow_names_and_prefixes() {
     let names = async |prefix: &str, after: &str, limit| {
         let sprites = f
             .catalog
-            .sprites(&f.org, prefix, after, limit)
+            .sprites(&f.org, Scope::Organisation, prefix, after, limit)
             .await
             .unwrap();
         sprites
@@ -275,7 +319,7 @@ async fn settings_change_one_by_one() {
     };
     let after = f
         .catalog
-        .update_sprite(&f.org, &before.name, &public, later)
+        .update_sprite(before.id, &public, later)
         .await
         .unwrap()
         .unwrap();
@@ -291,7 +335,7 @@ async fn settings_change_one_by_one() {
     };
     let after = f
         .catalog
-        .update_sprite(&f.org, &before.name, &cleared, later)
+        .update_sprite(before.id, &cleared, later)
         .await
         .unwrap()
         .unwrap();
@@ -304,7 +348,7 @@ async fn settings_change_one_by_one() {
     );
     let nobody = f
         .catalog
-        .update_sprite(&f.org, &"two".parse().unwrap(), &cleared, later)
+        .update_sprite(SpriteId::random(), &cleared, later)
         .await
         .unwrap();
     assert_eq!(nobody, None);
@@ -534,4 +578,62 @@ async fn policies_are_kept_with_their_sprite_and_go_with_it() {
         fixture.catalog.policies(one.id).await.unwrap(),
         Policies::default()
     );
+}
+
+/// What a sprite made is counted, listed and bounded apart, and begins under the policies of its maker.
+#[tokio::test]
+async fn a_sprite_makes_sprites_while_it_may() {
+    let f = fixture().await;
+    let (parent, other) = (f.sprite("parent").await, f.sprite("other").await);
+    let make = |name: &str| NewSprite {
+        maker: Some(Maker {
+            sprite: parent.id,
+            most: 2,
+        }),
+        ..new_sprite(&f.org, name)
+    };
+    let refused = f.catalog.insert_sprite(&make("early"), LIMIT).await;
+    assert!(matches!(refused, Err(InsertError::MayNotMake(id)) if id == parent.id));
+    let open = Settings {
+        api_access: Some(true),
+        ..Settings::default()
+    };
+    let opened = f.catalog.update_sprite(parent.id, &open, NOW).await;
+    assert!(opened.unwrap().unwrap().api_access);
+    let closed = Policy::Network(NetworkPolicy {
+        rules: vec![NetworkRule::Domain {
+            domain: "*".parse().unwrap(),
+            action: RuleAction::Deny,
+        }],
+    });
+    f.catalog.set_policy(parent.id, &closed, NOW).await.unwrap();
+    let first = f.catalog.insert_sprite(&make("b"), LIMIT).await.unwrap();
+    assert_eq!((first.made_by, first.api_access), (Some(parent.id), false));
+    assert_eq!(
+        f.catalog.policies(first.id).await.unwrap(),
+        f.catalog.policies(parent.id).await.unwrap()
+    );
+    let second = f.catalog.insert_sprite(&make("a"), LIMIT).await.unwrap();
+    let third = f.catalog.insert_sprite(&make("c"), LIMIT).await;
+    assert!(
+        matches!(third, Err(InsertError::MadeTooMany(2))),
+        "{third:?}"
+    );
+    let scope = Scope::MadeBy(parent.id);
+    let made = f.catalog.sprites(&f.org, scope, "", "", 10).await.unwrap();
+    let made: Vec<SpriteId> = made.iter().map(|sprite| sprite.id).collect();
+    assert_eq!(made, [second.id, first.id]);
+    assert_eq!(f.catalog.counts(&f.org, scope).await.unwrap().total(), 2);
+    let all = f.catalog.counts(&f.org, Scope::Organisation).await.unwrap();
+    assert_eq!(all.total(), 4);
+    let none = Scope::MadeBy(other.id);
+    let none = f.catalog.sprites(&f.org, none, "", "", 10).await.unwrap();
+    assert_eq!(none, []);
+    // The maker goes, what it made stays, and room for more is nobody's.
+    let fence = parent.fence();
+    f.catalog.delete_sprite(parent.id, fence).await.unwrap();
+    let kept = f.catalog.sprite(first.id).await.unwrap().unwrap();
+    assert_eq!(kept.made_by, Some(parent.id));
+    let late = f.catalog.insert_sprite(&make("late"), LIMIT).await;
+    assert!(matches!(late, Err(InsertError::MayNotMake(_))), "{late:?}");
 }

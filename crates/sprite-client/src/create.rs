@@ -19,6 +19,12 @@ struct Config {
     ram_mb: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     storage_gb: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idle_timeout: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connections: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    api_access: Option<bool>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -79,6 +85,26 @@ impl Create {
         self
     }
 
+    /// Whether programs in it may make sprites of their own, which they alone see; see
+    /// [`Update::api_access`].
+    pub fn api_access(mut self, allowed: bool) -> Self {
+        self.body.config.get_or_insert_default().api_access = Some(allowed);
+        self
+    }
+
+    /// How long the sprite runs on that nobody uses: a duration such as `30s`, `never`, or `server`, as the server says.
+    pub fn idle_timeout(mut self, timeout: impl Into<String>) -> Self {
+        self.body.config.get_or_insert_default().idle_timeout = Some(timeout.into());
+        self
+    }
+
+    /// Which connections to the sprite's ports keep it awake: `open`, every one that is open, or `traffic`, only bytes
+    /// that go over one.
+    pub fn connections(mut self, which: impl Into<String>) -> Self {
+        self.body.config.get_or_insert_default().connections = Some(which.into());
+        self
+    }
+
     /// Makes the sprite.
     ///
     /// # Errors
@@ -117,6 +143,8 @@ struct UpdateBody {
     labels: Option<Vec<String>>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     clear_labels: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    config: Option<Config>,
 }
 
 /// A change of a sprite's settings; what is not named stays. [`send`](Self::send) makes it.
@@ -147,6 +175,34 @@ impl Update {
     /// Who may open the sprite's URL.
     pub fn url_settings(mut self, settings: UrlSettings) -> Self {
         self.body.url_settings = Some(settings);
+        self
+    }
+
+    /// Whether programs in the sprite may make sprites of their own, through its socket `/.sprite/api.sock`. They see
+    /// and touch those alone. Switched off, it holds at once, for connections that there are too.
+    ///
+    /// ```no_run
+    /// # async fn example(sprite: sprite_client::Sprite) -> Result<(), sprite_client::Error> {
+    /// let info = sprite.update().api_access(true).send().await?;
+    /// assert_eq!(info.other["config"]["api_access"], true);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn api_access(mut self, allowed: bool) -> Self {
+        self.body.config.get_or_insert_default().api_access = Some(allowed);
+        self
+    }
+
+    /// How long the sprite runs on that nobody uses: a duration such as `30s`, `never`, or `server`, as the server says.
+    pub fn idle_timeout(mut self, timeout: impl Into<String>) -> Self {
+        self.body.config.get_or_insert_default().idle_timeout = Some(timeout.into());
+        self
+    }
+
+    /// Which connections to the sprite's ports keep it awake: `open`, every one that is open, or `traffic`, only bytes
+    /// that go over one.
+    pub fn connections(mut self, which: impl Into<String>) -> Self {
+        self.body.config.get_or_insert_default().connections = Some(which.into());
         self
     }
 

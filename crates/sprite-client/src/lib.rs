@@ -48,6 +48,7 @@ mod body;
 mod client;
 mod connect;
 mod create;
+mod domains;
 mod error;
 mod exec;
 mod fs;
@@ -57,21 +58,29 @@ mod policy;
 mod ports;
 mod proxy;
 mod raw;
+mod services;
 mod sessions;
 mod sprite;
 mod tasks;
 mod url;
+mod usage;
 
 pub use client::{BuildError, Client, ClientBuilder};
 pub use create::{Create, Update};
+pub use domains::Domain;
 pub use error::{ApiError, Error};
 pub use exec::{
     Attach, Child, ChildOutput, ChildStdin, Command, Controls, ExecError, ExitStatus, Kept, Output,
-    PostBody, PostExec, PostFrame, SessionInfo, Stdio, TtySize,
+    PostBody, PostExec, PostFrame, SessionInfo, Stdio, TtySize, UrlRequests,
 };
-pub use fs::{Entries, Entry, EntryKind, FileReader, Fs, FsChanged, Owner, WriteFile, Written};
+pub use fs::{
+    Copied, Entries, Entry, EntryKind, FileEvent, FileEventKind, FileNotice, FileReader, FileWatch,
+    Fs, FsChanged, Moved, Owner, PullDir, PushDir, TransferError, WatchFiles, WriteFile, Written,
+};
 pub use list::{Change, List, Page, Pages, Watch};
-pub use model::{Counts, Health, Organization, SpriteInfo, Status, Timestamp, UrlSettings};
+pub use model::{
+    Counts, Health, Organization, SpriteInfo, Status, Timestamp, Upgraded, UrlSettings,
+};
 pub use policy::{
     CountLimit, MemoryLimit, NetworkPolicy, NetworkPolicyInfo, NetworkRule, PrivilegesPolicy,
     ResourcesPolicy, ResourcesPolicyInfo,
@@ -79,8 +88,12 @@ pub use policy::{
 pub use ports::{Port, PortChange, PortChanges, Ports};
 pub use proxy::{ConnectError, Connection, Forward, Refused};
 pub use raw::{RawRequest, RawResponse};
+pub use services::{
+    PutService, Service, ServiceEvent, ServiceEventKind, ServiceEvents, ServiceState, ServiceStatus,
+};
 pub use sessions::{Killed, Session, Signal, SignalError};
 pub use sprite::Sprite;
-pub use sprite_types::SessionId;
+pub use sprite_types::{SessionId, WebUrl};
 pub use tasks::Task;
 pub use url::{ServerUrl, ServerUrlError};
+pub use usage::Usage;

@@ -169,6 +169,15 @@ pub struct Organization {
     pub other: Map<String, Value>,
 }
 
+/// What came of an upgrade.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upgraded {
+    /// The version that the sprite has now, or has when it starts next.
+    pub version: String,
+    /// Whether it had to be restarted for that.
+    pub restarted: bool,
+}
+
 /// What came of a look at a sprite's health.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Health {

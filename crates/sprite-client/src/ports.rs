@@ -133,7 +133,7 @@ impl Ports {
 }
 
 /// The next text; `None` at a close.
-async fn text(socket: &mut Socket) -> Result<Option<String>, Error> {
+pub(crate) async fn text(socket: &mut Socket) -> Result<Option<String>, Error> {
     loop {
         let message = timeout(SILENCE_LIMIT, socket.next()).await;
         let message = message.map_err(|_| Error::TimedOut {

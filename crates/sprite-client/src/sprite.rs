@@ -10,7 +10,7 @@ use crate::client::{Call, Client};
 use crate::create::Update;
 use crate::error::Error;
 use crate::exec::{Attach, Command};
-use crate::model::{Health, SpriteInfo};
+use crate::model::{Health, SpriteInfo, Upgraded};
 use crate::ports::Ports;
 use crate::proxy::{self, ConnectError, Connection, Forward};
 use crate::url::Target;
@@ -78,6 +78,29 @@ impl Sprite {
     pub async fn restart(&self) -> Result<(), Error> {
         self.client
             .done(&Call::new(Method::POST, self.target()?.path("/restart")))
+            .await
+    }
+
+    /// Brings the sprite to the server's agent and kernel: restarts it if it has older ones, which `restarted` says.
+    ///
+    /// # Errors
+    /// When there is no such sprite or it does not come back.
+    pub async fn upgrade(&self) -> Result<Upgraded, Error> {
+        let call = Call::new(Method::POST, self.target()?.path("/upgrade"));
+        self.client.json(&call).await
+    }
+
+    /// Puts the sprite to sleep now, whoever is connected: sessions and connections stand still with it, stay open,
+    /// and wake it with the first byte. Waits a few seconds for requests that are under way.
+    ///
+    /// # Errors
+    /// When there is no such sprite, a task or a request keeps it awake, or it cannot fall asleep.
+    ///
+    /// # Cancel safety
+    /// When the future is dropped, the sprite may fall asleep all the same.
+    pub async fn sleep(&self) -> Result<(), Error> {
+        self.client
+            .done(&Call::new(Method::POST, self.target()?.path("/sleep")))
             .await
     }
 

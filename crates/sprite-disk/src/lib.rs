@@ -14,6 +14,7 @@
 mod cache;
 mod durable;
 mod ext4;
+mod fiemap;
 pub mod guest;
 pub mod image;
 mod loop_device;
@@ -25,9 +26,9 @@ mod tool;
 
 pub use image::ImageId;
 pub use pool::{
-    Backing, ClosePoolError, CreateDiskError, DeleteDiskError, ImportImageError, Layout,
-    ListDisksError, ListImagesError, Obstacle, OpenPoolError, Pool, PoolOptions, Prospect,
-    PurgeError, Shortage, SizedImageError, SnapshotsError, Space,
+    Backing, ClosePoolError, CreateDiskError, DeleteDiskError, Goldens, ImportImageError, Layout,
+    ListDisksError, ListImagesError, MeasureError, Obstacle, OpenPoolError, Pool, PoolOptions,
+    Prospect, PurgeError, Shortage, SizedImageError, SnapshotsError, Space, SpriteSpace,
 };
 pub use progress::{Progress, Silent};
 pub use tool::ToolError;

@@ -10,19 +10,24 @@ use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use sprite_catalog::{NewSprite as NewRow, Sprite};
+use sprite_catalog::{IdleTimeout, Idleness, NewSprite as NewRow, Sprite};
 use sprite_lifecycle::{
-    Action, Answer, Event, Fault, Memory, Operation, Request, RequestId, State, step,
+    Action, Answer, Connections, Event, Fault, Memory, Operation, Policy, Request, RequestId,
+    State, step,
 };
 use sprite_machine::MachineExit;
 use sprite_types::{MachineId, SpriteId};
+use time::OffsetDateTime;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::awake::Released;
 use crate::context::Context;
 use crate::enforce::{self, NotInForce};
 use crate::error::CreateError;
+use crate::ledger::Ledger;
+use crate::line::Exchange;
 use crate::registry::{CreateReply, EnforceReply, Look, Message, Undelivered};
 use crate::reply::{self, Reply};
 use crate::shared::Shared;
@@ -48,7 +53,12 @@ struct Actor {
     mailbox: mpsc::Receiver<Message>,
     replies: HashMap<RequestId, Reply>,
     next_request: u64,
-    released: Arc<Released>,
+    /// When the sprite is idle, and since when the row says so: newer than the copies of operations.
+    idleness: (OffsetDateTime, Idleness),
+    /// Holds and traffic.
+    ledger: Arc<Ledger>,
+    /// Where streams find the sprite's memory.
+    exchange: Exchange,
     operation: Option<Future<Ended>>,
     /// Who waits for the stored policies to be in force.
     unruled: Vec<EnforceReply>,
@@ -183,14 +193,18 @@ fn span(sprite: &Sprite) -> tracing::Span {
 
 impl Actor {
     fn new(ctx: Context, state: State, mailbox: mpsc::Receiver<Message>) -> Self {
+        let ledger = Arc::new(Ledger::new(ctx.shared.began));
+        let idleness = (ctx.sprite.updated_at, ctx.sprite.idleness);
         Self {
+            idleness,
             ctx,
             state,
             mailbox,
             replies: HashMap::new(),
             // 0 is the creation.
             next_request: 1,
-            released: Arc::default(),
+            ledger,
+            exchange: Exchange::new(),
             operation: None,
             unruled: Vec::new(),
             ruling: None,
@@ -210,6 +224,7 @@ impl Actor {
     }
 
     async fn run(mut self, actions: Vec<Action>) {
+        self.tell_line();
         self.act(actions);
         self.look_at_tasks(None);
         loop {
@@ -220,6 +235,8 @@ impl Actor {
             self.rule();
             if self.state.forgettable()
                 && self.ruling.is_none()
+                // Nobody else knows that a machine may come yet.
+                && self.ctx.unfinished.is_none()
                 && self
                     .ctx
                     .shared
@@ -232,16 +249,18 @@ impl Actor {
             let Some(event) = self.next_event().await else {
                 continue;
             };
-            let policy = self.ctx.shared.policy();
+            let policy = self.policy();
             let (state, actions) = step(&self.state, event, self.ctx.shared.now(), &policy);
             self.state = state;
+            // Before anybody is answered: he uses it at once.
+            self.tell_line();
             self.act(actions);
         }
     }
 
     /// What happens next; `None` if it needed no decision.
     async fn next_event(&mut self) -> Option<Event> {
-        let deadline = self.state.deadline(&self.ctx.shared.policy());
+        let deadline = self.state.deadline(&self.policy());
         let deadline = deadline.and_then(|moment| self.ctx.shared.instant(moment));
         tokio::select! {
             // Ends before beginnings: who asks now is answered by what is, not by what was.
@@ -258,13 +277,20 @@ impl Actor {
                 tracing::warn!(reason = exit.reason, "machine ended by itself");
                 Some(Event::MachineExited)
             }
-            holds = self.released.take() => Some(Event::Released(holds)),
+            told = self.ledger.told() => Some(told),
             message = self.mailbox.recv() => self.received(message),
-            () = until(deadline) => Some(Event::Tick),
+            () = until(deadline) => {
+                // What passed since the idle time began begins it anew.
+                Some(self.ledger.traffic().map_or(Event::Tick, Event::Traffic))
+            }
             until = self.tasks.seen(&self.ctx.shared, self.ctx.sprite.id) => {
                 Some(Event::Tasks { until })
             }
             () = ready(&mut self.calls) => None,
+            () = over(self.ctx.unfinished.as_ref()) => {
+                self.ctx.unfinished = None;
+                None
+            }
         }
     }
 
@@ -285,6 +311,7 @@ impl Actor {
         // The registry keeps a sender until the task has left.
         let (reply, request) = match message? {
             Message::Wake(reply) => (Reply::Wake(reply), Request::Wake),
+            Message::Sleep(reply, until) => (Reply::Sleep(reply), Request::Sleep { until }),
             Message::Restart(reply) => (Reply::Restart(reply), Request::Restart),
             Message::Destroy(reply) => (Reply::Destroy(reply), Request::Destroy),
             Message::Close(reply) => (Reply::Close(reply), Request::Close),
@@ -296,6 +323,17 @@ impl Actor {
                 // Whoever does not wait any more needs no answer.
                 let _ = reply.send(self.look());
                 return None;
+            }
+            Message::Counters(reply) => {
+                let _ = reply.send(self.ctx.counters());
+                return None;
+            }
+            Message::Idleness(at, idleness) => {
+                // Two changes may be told in another order than they were made.
+                if at >= self.idleness.0 {
+                    self.idleness = (at, idleness);
+                }
+                return Some(Event::Tick);
             }
             Message::Enforce(reply) => {
                 self.unruled.push(reply);
@@ -333,6 +371,30 @@ impl Actor {
         }));
     }
 
+    /// What the server was configured with, and what the sprite's own settings say.
+    fn policy(&self) -> Policy {
+        let server = self.ctx.shared.policy();
+        let (
+            _,
+            Idleness {
+                timeout,
+                connections,
+            },
+        ) = self.idleness;
+        Policy {
+            idle_timeout: match timeout {
+                IdleTimeout::Server => server.idle_timeout,
+                IdleTimeout::Never => None,
+                IdleTimeout::After(after) => Some(after),
+            },
+            connections: match connections {
+                sprite_catalog::Connections::Open => Connections::Open,
+                sprite_catalog::Connections::Traffic => Connections::Traffic,
+            },
+            ..server
+        }
+    }
+
     fn act(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
@@ -357,7 +419,11 @@ impl Actor {
                 let _ = reply.send(reply::created(answer, &self.ctx.sprite, error));
             }
             Reply::Wake(reply) => {
-                let _ = reply.send(reply::woken(answer, &self.ctx, &self.released));
+                let woken = reply::woken(answer, &self.ctx, &self.exchange, &self.ledger);
+                let _ = reply.send(woken);
+            }
+            Reply::Sleep(reply) => {
+                let _ = reply.send(reply::asleep(answer));
             }
             Reply::Restart(reply) => {
                 let _ = reply.send(reply::restarted(answer, &self.ctx));
@@ -376,19 +442,22 @@ impl Actor {
 fn perform(mut ctx: Context, operation: Operation) -> Future<Ended> {
     Box::pin(async move {
         let mut create_error = None;
+        let began = Instant::now();
         let result = match operation {
             Operation::Create => create::complete(&mut ctx, &mut create_error).await,
             Operation::Boot => wake::boot(&mut ctx).await,
             Operation::Thaw => wake::thaw(&mut ctx).await,
             Operation::Load => load::load(&mut ctx).await,
             Operation::Adopt => recover::adopt(&mut ctx).await,
-            Operation::Sync => sleep::sync(&ctx).await,
+            Operation::Sync(why) => sleep::sync(&ctx, why).await,
             Operation::Freeze => sleep::freeze(&mut ctx).await,
             Operation::Snapshot => sleep::snapshot(&mut ctx).await,
             Operation::Stop(how) => stop::stop(&mut ctx, how).await,
             Operation::Mark => destroy::mark(&mut ctx).await,
             Operation::Destroy(step) => destroy::step(&mut ctx, step).await,
         };
+        let metrics = &ctx.shared.metrics;
+        metrics.ended(operation, &result, began.elapsed());
         Ended {
             ctx,
             result,
@@ -405,6 +474,14 @@ async fn ready<T>(future: &mut Option<Future<T>>) -> T {
             *future = None;
             output
         }
+        None => std::future::pending().await,
+    }
+}
+
+/// Returns when nothing is left of a start that did not end in time; waits for ever where there is none.
+async fn over(unfinished: Option<&CancellationToken>) {
+    match unfinished {
+        Some(ended) => ended.cancelled().await,
         None => std::future::pending().await,
     }
 }

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sprite_agent_api::idle::IdleReply;
 use sprite_agent_api::link::{Epoch, LinkError};
 use sprite_agent_api::message::{Failure, FailureKind, Reply, Request};
 use sprite_agent_api::policy::{PolicyReply, PolicySpec};
+use sprite_agent_api::services::ServicesReply;
 use sprite_agent_api::{CodecError, Frame};
 use sprite_machine::Machine;
 
@@ -60,6 +62,45 @@ pub(crate) async fn tell_policies(
             PolicyReply::Applied => Ok(()),
             PolicyReply::Failed(failure) if usual && failure.kind == FailureKind::Invalid => Ok(()),
             PolicyReply::Failed(failure) => Err(AskError::Refused(failure)),
+        }
+    };
+    unless_it_ends(machine, within, told).await
+}
+
+/// What inside the machine is in use though nothing goes to and fro, if anything is. An agent of an earlier version
+/// knows of nothing.
+pub(crate) async fn in_use(
+    machine: &Arc<dyn Machine>,
+    epoch: Epoch,
+    within: Duration,
+) -> Result<Option<String>, AskError> {
+    let asked = async {
+        let frame = first_frame(machine, epoch, &Request::Idle).await?;
+        match frame.message::<IdleReply>()? {
+            IdleReply::Idle => Ok(None),
+            IdleReply::InUse { what } => Ok(Some(what)),
+            IdleReply::Failed(failure) if failure.kind == FailureKind::Invalid => Ok(None),
+            IdleReply::Failed(failure) => Err(AskError::Refused(failure)),
+        }
+    };
+    unless_it_ends(machine, within, asked).await
+}
+
+/// Tells the agent of `machine` what services there are to be.
+pub(crate) async fn tell_services(
+    machine: &Arc<dyn Machine>,
+    epoch: Epoch,
+    request: &Request,
+    within: Duration,
+) -> Result<(), AskError> {
+    let told = async {
+        let frame = first_frame(machine, epoch, request).await?;
+        match frame.message::<ServicesReply>()? {
+            ServicesReply::Applied
+            | ServicesReply::States { .. }
+            | ServicesReply::Event(_)
+            | ServicesReply::Listening => Ok(()),
+            ServicesReply::Failed(failure) => Err(AskError::Refused(failure)),
         }
     };
     unless_it_ends(machine, within, told).await

@@ -25,6 +25,7 @@ use tokio::io::{
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::awake::open_stream;
 use crate::shared::Shared;
@@ -81,6 +82,8 @@ pub struct Call {
     pub stream: CallStream,
     /// The turns of its machine.
     pub pace: Pace,
+    /// Cancelled when the connection has ended; cancel it, and it ends at once.
+    pub over: CancellationToken,
 }
 
 /// The bytes of a [`Call`], both ways. Dropped, the connection ends.
@@ -185,11 +188,14 @@ async fn take(
         Ok(_) | Err(_) => return,
     }
     let (ours, theirs) = tokio::io::duplex(BUFFER);
+    let over = CancellationToken::new();
     let call = Call {
         sprite,
         stream: CallStream(theirs),
         pace,
+        over: over.clone(),
     };
+    let _over = over.clone().drop_guard();
     if shared.calls.send(call).await.is_err() {
         return;
     }
@@ -205,6 +211,7 @@ async fn take(
         }
         // The stream failed: the machine or the connection is gone.
         () = &mut outward => {}
+        () = over.cancelled() => {}
     }
 }
 

@@ -12,7 +12,7 @@ use crate::agent;
 use crate::context::describe;
 use crate::error::CheckError;
 use crate::registry::{Look, Message};
-use crate::shared::{self, Shared};
+use crate::shared::Shared;
 use crate::sprite::{Check, CheckStatus};
 
 /// How long an agent may take to say that it is there: a thousand times what it takes when all is well.
@@ -46,7 +46,7 @@ pub(crate) async fn check(shared: &Arc<Shared>, sprite: SpriteId) -> Result<Chec
     Ok(Check {
         status,
         reason,
-        checked_at: shared::now(),
+        checked_at: shared.time(),
         elapsed: began.elapsed(),
     })
 }

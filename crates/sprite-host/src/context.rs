@@ -3,8 +3,10 @@
 use std::error::Error;
 use std::fmt::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sprite_catalog::{CatalogError, Fence, Sprite};
+use sprite_lifecycle::metering::Reading;
 use sprite_lifecycle::{Fault, Left};
 use sprite_machine::Machine;
 use sprite_types::{MachineId, SpriteStatus};
@@ -12,7 +14,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::enforce::Untold;
 use crate::fault::FaultPoint;
-use crate::shared::{self, Shared};
+use crate::line::Life;
+use crate::shared::Shared;
+use crate::usage::{self, Counters, LastReading};
+
+/// How often a row is read that must be known: six seconds, all in all.
+pub(crate) const CERTAIN_ATTEMPTS: u32 = 7;
+pub(crate) const CERTAIN_AGAIN: Duration = Duration::from_millis(100);
 
 /// An operation gets a copy, and gives it back changed when it ends; an abandoned operation changes nothing.
 #[derive(Clone)]
@@ -26,8 +34,12 @@ pub(crate) struct Context {
     pub(crate) unfinished: Option<CancellationToken>,
     /// Whether the machine's agent still has to be told the policies.
     pub(crate) untold: Untold,
+    /// Counts the memories that the sprite had: a boot begins another.
+    pub(crate) life: Life,
     /// A commit failed, and may have happened or not: the row must be read again before the next.
     pub(crate) stale: bool,
+    /// What the machine had used right before it was ended, until that is recorded.
+    pub(crate) last_reading: LastReading,
 }
 
 /// Why the row could not be changed.
@@ -48,12 +60,34 @@ impl Context {
             machine,
             unfinished: None,
             untold,
+            life: 0,
             stale: false,
+            last_reading: LastReading::default(),
         }
     }
 
     pub(crate) fn fence(&self) -> Fence {
         self.sprite.fence()
+    }
+
+    /// What the machine has used, if there is one.
+    pub(crate) async fn read_usage(&self) -> Option<Reading> {
+        usage::read(self.machine.as_ref()?).await
+    }
+
+    /// Keeps what the machine has used for the record of its end. Right before that end.
+    pub(crate) async fn keep_usage(&self) {
+        if let Some(reading) = self.read_usage().await {
+            self.last_reading.keep(reading);
+        }
+    }
+
+    /// Where the counters of the machine are.
+    pub(crate) fn counters(&self) -> Counters {
+        Counters {
+            machine: self.machine.clone(),
+            last: self.last_reading.clone(),
+        }
     }
 
     /// Stands beside a step.
@@ -87,6 +121,20 @@ impl Context {
         Ok(())
     }
 
+    /// Reads the row again, and again if that fails: what a commit left that was in doubt must be known before
+    /// anything else happens to the sprite, and what keeps a catalog from being read is mostly over soon.
+    pub(crate) async fn be_certain(&mut self) -> Result<(), CommitError> {
+        let mut pause = CERTAIN_AGAIN;
+        for _ in 1..CERTAIN_ATTEMPTS {
+            if self.refresh().await.is_ok() {
+                return Ok(());
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+        self.refresh().await
+    }
+
     fn left_rest(
         &mut self,
         committed: Result<Fence, CatalogError>,
@@ -97,8 +145,9 @@ impl Context {
                 self.sprite.incarnation = fence.incarnation;
                 self.sprite.status = SpriteStatus::Running;
                 self.sprite.machine = Some(machine);
-                self.sprite.last_running_at = Some(shared::now());
+                self.sprite.last_running_at = Some(self.shared.time());
                 self.sprite.failure = None;
+                self.shared.ran.notify_one();
                 Ok(())
             }
             Err(error) => {
@@ -114,7 +163,7 @@ impl Context {
         let committed = self
             .shared
             .catalog
-            .complete_create(id, fence, machine, shared::now())
+            .complete_create(id, fence, machine, self.shared.time())
             .await;
         self.left_rest(committed, machine)?;
         self.shared.publish(&self.sprite).await;
@@ -127,7 +176,7 @@ impl Context {
         let committed = self
             .shared
             .catalog
-            .leave_rest(id, fence, machine, shared::now())
+            .leave_rest(id, fence, machine, self.shared.time())
             .await;
         self.left_rest(committed, machine)?;
         self.shared.publish(&self.sprite).await;
@@ -138,10 +187,13 @@ impl Context {
     pub(crate) async fn enter_cold(&mut self, failure: Option<&str>) -> Result<(), CommitError> {
         self.refresh().await?;
         let (id, fence) = (self.sprite.id, self.fence());
-        let at = shared::now();
-        let committed = self.shared.catalog.enter_cold(id, fence, failure, at).await;
+        let at = self.shared.time();
+        let reading = self.last_reading.get();
+        let catalog = &self.shared.catalog;
+        let committed = catalog.enter_cold(id, fence, failure, at, reading).await;
         self.stale |= committed.is_err();
         committed?;
+        self.last_reading.clear();
         self.sprite.status = SpriteStatus::Cold;
         self.sprite.machine = None;
         self.sprite.last_running_at = Some(at);
@@ -153,8 +205,11 @@ impl Context {
     /// Commits that the sprite is asleep with its memory kept.
     pub(crate) async fn enter_warm(&mut self) -> Result<(), CommitError> {
         let (id, fence) = (self.sprite.id, self.fence());
-        let at = shared::now();
-        let committed = self.shared.catalog.enter_warm(id, fence, at).await;
+        // It stands still: what is read now is all that it used.
+        let reading = self.read_usage().await;
+        let at = self.shared.time();
+        let catalog = &self.shared.catalog;
+        let committed = catalog.enter_warm(id, fence, at, reading).await;
         self.stale |= committed.is_err();
         committed?;
         self.sprite.status = SpriteStatus::Warm;
@@ -162,6 +217,25 @@ impl Context {
         self.sprite.last_warming_at = Some(at);
         self.shared.publish(&self.sprite).await;
         Ok(())
+    }
+
+    /// Commits that the sprite is asleep still; tried more than once, because nobody comes back to it.
+    pub(crate) async fn be_warm(&mut self) -> Result<(), CommitError> {
+        let mut pause = CERTAIN_AGAIN;
+        let mut attempt = 1;
+        loop {
+            let recorded = match self.refresh().await {
+                Ok(()) if self.sprite.status == SpriteStatus::Warm => return Ok(()),
+                Ok(()) => self.enter_warm().await,
+                Err(error) => Err(error),
+            };
+            if recorded.is_ok() || attempt == CERTAIN_ATTEMPTS {
+                return recorded;
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+            attempt += 1;
+        }
     }
 
     /// Commits why the sprite's machine can neither be used nor be trusted to be gone.

@@ -7,25 +7,54 @@
 //!
 //! A crash before 3 is undone by the next start, as a destroy whose row has the intent `create`.
 
-use sprite_catalog::{Fence, InsertError, NewSprite as NewRow, Sprite};
+use std::time::Duration;
+
+use sprite_catalog::{Fence, InsertError, Maker, NewSprite as NewRow, Sprite};
 use sprite_lifecycle::Fault;
-use sprite_types::{Generation, Incarnation, Label, MachineId, OrgId, SpriteId};
+use sprite_types::{Generation, Incarnation, Label, MachineId, OrgId, Resources, SpriteId};
 
 use crate::context::{Context, as_before};
 use crate::disks::DiskError;
 use crate::error::CreateError;
 use crate::fault::FaultPoint;
-use crate::shared::{self, Shared};
-use crate::sprite::{NewSprite, check_environment};
+use crate::shared::Shared;
+use crate::sprite::{NewSprite, ResourceRequest, check_environment};
+
+/// Most sprites that one sprite may have made and not deleted: enough for a program that shares its work out, little
+/// beside what an organisation may have.
+const MOST_MADE: u64 = 64;
+
+/// How often a name is freed: six seconds, all in all.
+const FREE_ATTEMPTS: u32 = 6;
+const FREE_AGAIN: Duration = Duration::from_millis(100);
 
 /// Checks what is asked for; nothing is changed by this.
-pub(crate) fn check(shared: &Shared, org: &OrgId, new: NewSprite) -> Result<NewRow, CreateError> {
+pub(crate) async fn check(
+    shared: &Shared,
+    org: &OrgId,
+    new: NewSprite,
+) -> Result<NewRow, CreateError> {
     if new.labels.len() > Label::MOST {
         return Err(CreateError::Labels {
             count: new.labels.len(),
         });
     }
     check_environment(&new.environment)?;
+    let default = Resources::default_for(shared.options.host_cpus);
+    let (resources, maker) = match new.made_by {
+        None => (new.resources.or(default)?, None),
+        Some(id) => {
+            if new.api_access {
+                return Err(CreateError::ApiAccess);
+            }
+            let maker = shared.catalog.sprite(id).await;
+            let maker = maker.map_err(CreateError::Catalog)?;
+            let maker = maker.ok_or(CreateError::MayNotMake(id))?;
+            let resources = within(new.resources, default, maker.resources)?;
+            let most = MOST_MADE;
+            (resources, Some(Maker { sprite: id, most }))
+        }
+    };
     Ok(NewRow {
         id: SpriteId::random(),
         org: org.clone(),
@@ -35,10 +64,36 @@ pub(crate) fn check(shared: &Shared, org: &OrgId, new: NewSprite) -> Result<NewR
         labels: new.labels,
         url_auth: new.url_auth,
         private_access: new.private_access,
-        resources: new.resources.on(shared.options.host_cpus)?,
+        resources,
         environment: new.environment,
-        at: shared::now(),
+        idleness: new.idleness,
+        api_access: new.api_access,
+        maker,
+        at: shared.time(),
     })
+}
+
+/// The sizes of a sprite that another makes: none above that one's.
+fn within(
+    asked: ResourceRequest,
+    default: Resources,
+    maker: Resources,
+) -> Result<Resources, CreateError> {
+    let resources = asked.or(Resources {
+        cpus: default.cpus.min(maker.cpus),
+        memory_mib: default.memory_mib.min(maker.memory_mib),
+        storage_gb: default.storage_gb.min(maker.storage_gb),
+        pids: default.pids.min(maker.pids),
+    })?;
+    let sizes = [
+        ("cpus", resources.cpus, maker.cpus),
+        ("ram_mb", resources.memory_mib, maker.memory_mib),
+        ("storage_gb", resources.storage_gb, maker.storage_gb),
+    ];
+    match sizes.into_iter().find(|(_, asked, most)| asked > most) {
+        Some((size, asked, most)) => Err(CreateError::LargerThanMaker { size, asked, most }),
+        None => Ok(resources),
+    }
 }
 
 /// Reserves the name.
@@ -57,21 +112,34 @@ pub(crate) async fn record(shared: &Shared, new: &NewRow) -> Result<Sprite, Crea
         }
         Err(InsertError::NameTaken(name)) => Err(CreateError::NameTaken { name }),
         Err(InsertError::TooMany(limit)) => Err(CreateError::TooMany { limit }),
+        Err(InsertError::MadeTooMany(limit)) => Err(CreateError::MadeTooMany { limit }),
+        Err(InsertError::MayNotMake(maker)) => Err(CreateError::MayNotMake(maker)),
         Err(InsertError::Organisation(org)) => Err(CreateError::Organisation(org)),
         Err(InsertError::Catalog(error)) => {
-            // A commit that failed may have happened. If this fails too, the next start undoes it.
-            let fence = Fence {
-                generation: Generation(1),
-                incarnation: Incarnation(0),
-            };
-            if let Err(error) = shared.catalog.delete_sprite(new.id, fence).await {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "free the name again"
-                );
-            }
+            free(shared, new.id).await;
             Err(CreateError::Catalog(error))
         }
+    }
+}
+
+/// Takes back a reservation that may have been made all the same. Tried more than once: nobody may take what stands
+/// there for a sprite. What is left then is undone by the next start.
+async fn free(shared: &Shared, sprite: SpriteId) {
+    let fence = Fence {
+        generation: Generation(1),
+        incarnation: Incarnation(0),
+    };
+    let mut pause = FREE_AGAIN;
+    for _ in 0..FREE_ATTEMPTS {
+        match shared.catalog.delete_sprite(sprite, fence).await {
+            Ok(()) => return,
+            Err(error) => tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "free the name again"
+            ),
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
     }
 }
 

@@ -3,22 +3,39 @@
 //! The row goes last: as long as anything of the sprite is left, the intent tells the next start to go on. A sprite
 //! whose creation failed or was cut off goes the same way, with its intent `create` in place of `destroy`.
 
+use sprite_catalog::Operation;
 use sprite_lifecycle::{DestroyStep, Fault, Left};
 
-use crate::context::{Context, as_before};
+use crate::context::{CERTAIN_AGAIN, CERTAIN_ATTEMPTS, Context, as_before};
 use crate::fault::FaultPoint;
-use crate::shared;
+use crate::recover;
 use crate::stop::end_machine;
 
 /// Announces the end.
 pub(crate) async fn mark(ctx: &mut Context) -> Result<(), Fault> {
-    ctx.shared
-        .catalog
-        .mark_destroyed(ctx.sprite.id, ctx.fence(), shared::now())
-        .await
-        .map_err(|error| as_before("announce the end", &error))?;
+    let (catalog, sprite) = (&ctx.shared.catalog, ctx.sprite.id);
+    let marked = catalog.mark_destroyed(sprite, ctx.fence(), ctx.shared.time());
+    if let Err(error) = marked.await
+        && !announced(ctx).await
+    {
+        return Err(as_before("announce the end", &error));
+    }
     ctx.fault(FaultPoint::DestroyMarked).await;
     Ok(())
+}
+
+/// Whether the end was announced though that seemed to fail: the next start would carry it out, whatever the sprite is
+/// used for until then.
+async fn announced(ctx: &Context) -> bool {
+    let mut pause = CERTAIN_AGAIN;
+    for _ in 0..CERTAIN_ATTEMPTS {
+        if let Ok(intents) = ctx.shared.catalog.intents().await {
+            return intents.contains(&(ctx.sprite.id, Operation::Destroy));
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+    false
 }
 
 /// Does one step. Idempotent.
@@ -29,6 +46,7 @@ pub(crate) async fn step(ctx: &mut Context, step: DestroyStep) -> Result<(), Fau
                 cause,
                 left: Left::AsBefore,
             })?;
+            recover::forget(&ctx.shared, ctx.sprite.id).await;
             ctx.fault(FaultPoint::DestroyMachine).await;
         }
         DestroyStep::Disk => {

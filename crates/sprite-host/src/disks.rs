@@ -35,6 +35,15 @@ pub enum DiskError {
     },
 }
 
+/// What a sprite takes of the pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DiskUsage {
+    /// What of its disk no other file shares, in bytes: what deleting it would free.
+    pub unique_bytes: u64,
+    /// What is kept of its memory while it sleeps, in bytes.
+    pub snapshot_bytes: u64,
+}
+
 /// The pool of disks, as far as the host needs it.
 #[async_trait]
 pub trait Disks: Send + Sync + 'static {
@@ -61,6 +70,12 @@ pub trait Disks: Send + Sync + 'static {
     /// # Errors
     /// It could not be made.
     async fn snapshots(&self, sprite: SpriteId) -> Result<PathBuf, DiskError>;
+
+    /// What a sprite takes of the pool now. Takes some milliseconds.
+    ///
+    /// # Errors
+    /// The pool cannot be read.
+    async fn usage(&self, sprite: SpriteId) -> Result<DiskUsage, DiskError>;
 
     /// Deletes what is kept of a sprite's memory. Idempotent.
     ///

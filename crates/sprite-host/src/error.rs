@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use sprite_catalog::CatalogError;
-use sprite_types::{DriverKind, Label, OrgId, ResourcesError, SpriteName, TaskName};
+use sprite_types::{
+    CustomDomain, DriverKind, Label, OrgId, ResourcesError, SpriteId, SpriteName, TaskName,
+};
 
 use crate::disks::DiskError;
 
@@ -120,6 +122,30 @@ pub enum CreateError {
     TooMany {
         /// The limit.
         limit: u64,
+    },
+    /// The sprite that asks has made as many as it may.
+    #[error("sprite has made {limit} sprites, which is its limit")]
+    MadeTooMany {
+        /// The limit.
+        limit: u64,
+    },
+    /// The sprite that asks is gone, or may not make any.
+    #[error("let sprite {0} make a sprite")]
+    MayNotMake(SpriteId),
+    /// A sprite asks for one that may make sprites too.
+    #[error("give API access: only a token of the organisation can")]
+    ApiAccess,
+    /// A sprite asks for one that is larger than itself.
+    #[error(
+        "{size} is {asked}, at most {most} are allowed: no more than the sprite has that makes it"
+    )]
+    LargerThanMaker {
+        /// Which size.
+        size: &'static str,
+        /// What was asked for.
+        asked: u32,
+        /// What the sprite has that asks.
+        most: u32,
     },
     /// There is no such organisation.
     #[error("find organisation {0}")]
@@ -243,6 +269,32 @@ pub enum WakeError {
     Catalog(#[from] CatalogError),
 }
 
+/// Why a sprite was not put to sleep.
+#[derive(Debug, thiserror::Error)]
+pub enum SleepError {
+    /// There is no such sprite (any more).
+    #[error("sprite does not exist")]
+    NotFound,
+    /// Too many requests wait for this sprite.
+    #[error("too many requests wait for this sprite")]
+    Busy,
+    /// A task of its own holds it, or a call lasted longer than the request waited.
+    #[error("a task or a call in flight keeps the sprite awake")]
+    Held,
+    /// It could not fall asleep.
+    #[error("put the sprite to sleep: {cause}")]
+    Failed {
+        /// Which step, and what was said.
+        cause: String,
+    },
+    /// The host shuts down.
+    #[error("host shuts down")]
+    Closing,
+    /// The catalog could not be read.
+    #[error("look the sprite up")]
+    Catalog(#[from] CatalogError),
+}
+
 /// Why a sprite was not restarted.
 #[derive(Debug, thiserror::Error)]
 pub enum RestartError {
@@ -323,6 +375,20 @@ pub enum CheckError {
     Catalog(#[from] CatalogError),
 }
 
+/// Why it could not be told what a sprite has used.
+#[derive(Debug, thiserror::Error)]
+pub enum UsageError {
+    /// There is no such sprite.
+    #[error("sprite does not exist")]
+    NotFound,
+    /// The catalog could not be read.
+    #[error("look up what the sprite used")]
+    Catalog(#[from] CatalogError),
+    /// The pool could not be read.
+    #[error("measure what the sprite takes of the pool")]
+    Disk(#[from] DiskError),
+}
+
 /// Why a task could not be shown or deleted.
 #[derive(Debug, thiserror::Error)]
 pub enum TaskError {
@@ -370,6 +436,43 @@ impl From<sprite_catalog::PutTaskError> for PutTaskError {
             sprite_catalog::PutTaskError::TooMany(limit) => Self::TooMany { limit },
             sprite_catalog::PutTaskError::NoSprite => Self::Wake(WakeError::NotFound),
             sprite_catalog::PutTaskError::Catalog(error) => Self::Catalog(error),
+        }
+    }
+}
+
+/// Why a domain was not shown, mapped or let go.
+#[derive(Debug, thiserror::Error)]
+pub enum DomainError {
+    /// The sprite has no such domain.
+    #[error("domain does not lead to the sprite")]
+    NotFound,
+    /// The domain leads to another sprite, of whomever.
+    #[error("domain {domain} is taken")]
+    Taken {
+        /// The domain.
+        domain: CustomDomain,
+    },
+    /// The sprite has as many domains as it may.
+    #[error("sprite has {limit} domains, which is its limit")]
+    TooMany {
+        /// The limit.
+        limit: u32,
+    },
+    /// The sprite is gone.
+    #[error("sprite does not exist")]
+    NoSprite,
+    /// The catalog could not be read or written.
+    #[error("look the domain up")]
+    Catalog(#[from] CatalogError),
+}
+
+impl From<sprite_catalog::MapDomainError> for DomainError {
+    fn from(error: sprite_catalog::MapDomainError) -> Self {
+        match error {
+            sprite_catalog::MapDomainError::Taken(domain) => Self::Taken { domain },
+            sprite_catalog::MapDomainError::TooMany(limit) => Self::TooMany { limit },
+            sprite_catalog::MapDomainError::NoSprite => Self::NoSprite,
+            sprite_catalog::MapDomainError::Catalog(error) => Self::Catalog(error),
         }
     }
 }

@@ -3,7 +3,13 @@
 //! Without a test's hook a point is one comparison with null.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
+
+use async_trait::async_trait;
+use sprite_catalog::CatalogError;
+use sprite_types::SpriteId;
+use time::OffsetDateTime;
 
 /// A place between two steps of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -58,6 +64,8 @@ pub enum FaultPoint {
     PolicyStored,
     /// Policy: in force, nobody knows.
     PolicyEnforced,
+    /// Services: stored, and the agent does not know.
+    ServiceStored,
     /// Recovery: rows of machines that are gone were set to cold.
     RecoverRows,
     /// Recovery: machines that belong to no sprite are ended.
@@ -70,10 +78,32 @@ pub enum FaultPoint {
 
 type Hook = Arc<dyn Fn(FaultPoint) -> bool + Send + Sync>;
 
+/// What a host stands on while it is simulated: chance and time, in place of a disk and a clock.
+#[async_trait]
+pub trait Stage: fmt::Debug + Send + Sync {
+    /// Waits as long as a step of the catalog waits for its turn. An error: nothing was done.
+    async fn before(
+        &self,
+        step: &'static str,
+        sprite: Option<SpriteId>,
+    ) -> Result<(), CatalogError>;
+
+    /// Drives a step of the catalog to its end, whatever threads that takes; no time passes meanwhile.
+    fn drive(&self, work: Pin<&mut (dyn Future<Output = ()> + Send)>);
+
+    /// Waits until the step's end is known. An error: it was done all the same.
+    async fn after(&self, step: &'static str, sprite: Option<SpriteId>)
+    -> Result<(), CatalogError>;
+
+    /// The time of day.
+    fn time(&self) -> OffsetDateTime;
+}
+
 /// Decides at every [`FaultPoint`] whether the host goes on. The default always does.
 #[derive(Clone, Default)]
 pub struct Faults {
     hook: Option<Hook>,
+    stage: Option<Arc<dyn Stage>>,
 }
 
 impl Faults {
@@ -83,6 +113,28 @@ impl Faults {
     pub fn asking(stop_at: impl Fn(FaultPoint) -> bool + Send + Sync + 'static) -> Self {
         Self {
             hook: Some(Arc::new(stop_at)),
+            stage: None,
+        }
+    }
+
+    /// On a stage. It goes on at every point.
+    #[must_use]
+    pub fn on(stage: Arc<dyn Stage>) -> Self {
+        Self {
+            hook: None,
+            stage: Some(stage),
+        }
+    }
+
+    pub(crate) fn stage(&self) -> Option<Arc<dyn Stage>> {
+        self.stage.clone()
+    }
+
+    /// The time of day, as the catalog keeps it: in whole microseconds.
+    pub(crate) fn time(&self) -> OffsetDateTime {
+        match &self.stage {
+            Some(stage) => stage.time(),
+            None => crate::shared::now(),
         }
     }
 

@@ -3,7 +3,8 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use sprite_catalog::{Catalog, IfTaken, Policy, Settings, Sprite, StatusCounts, Task};
+use prometheus_client::registry::Registry;
+use sprite_catalog::{Catalog, IfTaken, Policy, Scope, Settings, Sprite, StatusCounts, Task};
 use sprite_machine::MachineDriver;
 use sprite_types::{Label, MachineId, OrgId, OrgSlug, SpriteId, SpriteName, TaskName, TokenId};
 use tokio::sync::oneshot;
@@ -16,17 +17,19 @@ use crate::create;
 use crate::disks::Disks;
 use crate::error::{
     AuthError, CheckError, CreateError, DestroyError, ListError, LookupError, OpenError,
-    OrganisationError, PolicyError, PutTaskError, RestartError, TaskError, TokenError, UpdateError,
-    WakeError,
+    OrganisationError, PolicyError, PutTaskError, RestartError, SleepError, TaskError, TokenError,
+    UpdateError, UsageError, WakeError,
 };
 use crate::options::HostOptions;
 use crate::policy::{self, PolicyView};
 use crate::recover;
 use crate::registry::{Message, Undelivered};
-use crate::shared::{self, Shared};
+use crate::shared::Shared;
 use crate::sprite::{Check, ListQuery, NewSprite, Organisation, Page, Principal};
 use crate::tasks;
 use crate::tokens;
+use crate::upgrade;
+use crate::usage::{self, SpriteUsage};
 use crate::watch::Watch;
 
 /// All sprites of one data directory. Cheap to clone; when the last clone is dropped without
@@ -77,6 +80,7 @@ impl Host {
     /// cold then.
     pub async fn close(&self) {
         let shared = self.shared();
+        shared.closing.cancel();
         let closing = shared.registry.close().into_iter().map(|mailbox| {
             let (reply, closed) = oneshot::channel();
             async move {
@@ -99,6 +103,14 @@ impl Host {
     /// The token is malformed, unknown or revoked.
     pub async fn authenticate(&self, token: &str) -> Result<Principal, AuthError> {
         tokens::authenticate(&self.shared().catalog, token).await
+    }
+
+    /// Whom the token of that id stands for. Only for callers that know by other means that its secret was shown.
+    ///
+    /// # Errors
+    /// It is unknown or revoked.
+    pub async fn holder(&self, token: &TokenId) -> Result<Principal, AuthError> {
+        tokens::holder(&self.shared().catalog, token).await
     }
 
     /// Makes a token of an organisation, which is made too if there is none of that name. The text that comes
@@ -133,12 +145,14 @@ impl Host {
         Ok(Organisation {
             id: found.id,
             slug: found.slug,
-            counts: shared.catalog.counts(org).await?,
+            counts: shared.catalog.counts(org, Scope::Organisation).await?,
             max_sprites: shared.options.max_sprites,
         })
     }
 
-    /// Creates a sprite. When this returns, it is durable, row and disk, and its first machine boots already.
+    /// Creates a sprite. When this returns, it is durable, row and disk, and its first machine boots already. What a
+    /// [sprite makes](NewSprite::made_by) is no larger than itself, begins under its policies, and is not given
+    /// [`api_access`](NewSprite::api_access).
     ///
     /// # Errors
     /// Nothing of the sprite is left, unless the error says otherwise.
@@ -149,7 +163,7 @@ impl Host {
     /// # Crash safety
     /// After a crash there is either the whole sprite or nothing of it.
     pub async fn create(&self, org: &OrgId, new: NewSprite) -> Result<Sprite, CreateError> {
-        let new = create::check(self.shared(), org, new)?;
+        let new = create::check(self.shared(), org, new).await?;
         let (reply, created) = oneshot::channel();
         match actor::create(self.shared(), new, reply) {
             Ok(()) => created.await.unwrap_or(Err(CreateError::Closing)),
@@ -195,31 +209,39 @@ impl Host {
         let mut sprites = self
             .shared()
             .catalog
-            .sprites(org, &prefix, &after, limit + 1)
+            .sprites(org, query.scope, &prefix, &after, limit + 1)
             .await?;
         let has_more = sprites.len() > limit as usize;
         sprites.truncate(limit as usize);
         Ok(Page { sprites, has_more })
     }
 
-    /// How many sprites an organisation has.
+    /// How many sprites an organisation, or a scope of it, has.
     ///
     /// # Errors
     /// The catalog cannot be read.
-    pub async fn counts(&self, org: &OrgId) -> Result<StatusCounts, ListError> {
-        Ok(self.shared().catalog.counts(org).await?)
+    pub async fn counts(&self, org: &OrgId, scope: Scope) -> Result<StatusCounts, ListError> {
+        Ok(self.shared().catalog.counts(org, scope).await?)
+    }
+
+    /// How many sprites all organisations have. Walks over them: some milliseconds with 100,000.
+    ///
+    /// # Errors
+    /// The catalog cannot be read.
+    pub async fn all_counts(&self) -> Result<StatusCounts, ListError> {
+        Ok(self.shared().catalog.all_counts().await?)
+    }
+
+    /// Adds what the host counts of itself to what monitoring is told.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.shared().metrics.register(registry);
     }
 
     /// Changes settings. Does not wake the sprite.
     ///
     /// # Errors
     /// Nothing was changed.
-    pub async fn update(
-        &self,
-        org: &OrgId,
-        name: &SpriteName,
-        change: Settings,
-    ) -> Result<Sprite, UpdateError> {
+    pub async fn update(&self, sprite: SpriteId, change: Settings) -> Result<Sprite, UpdateError> {
         if let Some(labels) = &change.labels
             && labels.len() > Label::MOST
         {
@@ -230,9 +252,12 @@ impl Host {
         let shared = self.shared();
         let updated = shared
             .catalog
-            .update_sprite(org, name, &change, shared::now())
+            .update_sprite(sprite, &change, shared.time())
             .await?;
         let sprite = updated.ok_or(UpdateError::NotFound)?;
+        let message = Message::Idleness(sprite.updated_at, sprite.idleness);
+        // A mailbox that is full is a sprite in use: it reads the row when it wakes the next time.
+        let _ = shared.registry.send_if_active(sprite.id, message);
         shared.watchers.changed(sprite.clone());
         Ok(sprite)
     }
@@ -244,9 +269,7 @@ impl Host {
     ///
     /// # Cancel safety
     /// Cancelled, the sprite is destroyed all the same, or not touched.
-    pub async fn destroy(&self, org: &OrgId, name: &SpriteName) -> Result<(), DestroyError> {
-        let sprite = self.shared().catalog.sprite_named(org, name).await?;
-        let sprite = sprite.ok_or(DestroyError::NotFound)?.id;
+    pub async fn destroy(&self, sprite: SpriteId) -> Result<(), DestroyError> {
         let (reply, destroyed) = oneshot::channel();
         match actor::send(self.shared(), sprite, Message::Destroy(reply)) {
             Ok(()) => destroyed.await.unwrap_or(Err(DestroyError::Closing)),
@@ -268,12 +291,29 @@ impl Host {
         }
     }
 
+    /// Brings a sprite to the agent and the kernel of this server: restarts it if its machine, or its memory, has
+    /// others. Says whether that was so. A sprite without memory has them when it boots.
+    ///
+    /// # Errors
+    /// See [`RestartError`].
+    pub async fn upgrade(&self, sprite: SpriteId) -> Result<bool, RestartError> {
+        upgrade::upgrade(self, sprite).await
+    }
+
     /// How a sprite is. Never wakes it.
     ///
     /// # Errors
     /// There is none.
     pub async fn check(&self, sprite: SpriteId) -> Result<Check, CheckError> {
         check::check(self.shared(), sprite).await
+    }
+
+    /// What a sprite has used until now, and what it takes of the pool. Never wakes it.
+    ///
+    /// # Errors
+    /// See [`UsageError`].
+    pub async fn usage(&self, sprite: &Sprite) -> Result<SpriteUsage, UsageError> {
+        usage::show(self.shared(), sprite).await
     }
 
     /// The policies of a sprite, and what holds of its limits now. Does not wake it.
@@ -315,6 +355,25 @@ impl Host {
     /// Cancelled, nothing is held; a wake that was begun goes on.
     pub async fn awake(&self, sprite: SpriteId) -> Result<Awake, WakeError> {
         awake(self.shared(), sprite).await
+    }
+
+    /// Puts a sprite to sleep, whoever is connected to it: connections stand still, and what comes on one of them
+    /// wakes it again. Waits for calls in flight, at most `within`. One that sleeps sleeps on.
+    ///
+    /// # Errors
+    /// See [`SleepError`].
+    ///
+    /// # Cancel safety
+    /// Cancelled, it may fall asleep all the same.
+    pub async fn sleep(&self, sprite: SpriteId, within: Duration) -> Result<(), SleepError> {
+        let shared = self.shared();
+        let until = shared.now().after(within);
+        let (reply, asleep) = oneshot::channel();
+        match actor::send(shared, sprite, Message::Sleep(reply, until)) {
+            Ok(()) => asleep.await.unwrap_or(Err(SleepError::Closing)),
+            Err(Undelivered::Busy) => Err(SleepError::Busy),
+            Err(Undelivered::Closing) => Err(SleepError::Closing),
+        }
     }
 
     /// The sprite's own tasks, in the order of their names. Does not wake it.
@@ -379,7 +438,7 @@ impl Host {
         self.shared().kill().await;
     }
 
-    fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.inner.shared
     }
 }

@@ -5,7 +5,8 @@
 //! and nothing else; one that is active has a task (`actor`), which alone owns its machine and its disk.
 //! Everybody else sends the task requests through its bounded mailbox. What comes next is decided by the pure
 //! `sprite-lifecycle`; how it is done stands in one file per operation: `create`, `wake`, `sleep`, `stop`,
-//! `destroy`, `recover`, `policy`. What a sprite asks for from inside is in `calls` and `tasks`.
+//! `destroy`, `recover`, `policy`, `upgrade`. What a sprite asks for from inside is in `calls`, `tasks` and
+//! `alarms`; what it used, in `usage`.
 //!
 //! # What is durable when
 //! The catalog's row is committed before the first side effect that it announces, and every step can be done
@@ -15,50 +16,69 @@
 
 mod actor;
 mod agent;
+mod alarms;
 mod awake;
+mod books;
+mod called;
 mod calls;
 mod check;
 mod context;
 mod create;
 mod destroy;
 mod disks;
+mod domains;
 mod enforce;
 mod error;
 mod fault;
 mod host;
+mod ledger;
+mod line;
 mod load;
+mod metrics;
 mod options;
 mod policy;
 mod recover;
 mod registry;
 mod reply;
+mod reusable;
+mod services;
 mod shared;
 mod sleep;
 mod sprite;
 mod stop;
 mod tasks;
 mod tokens;
+mod upgrade;
+mod usage;
 mod wake;
 mod watch;
 
+pub use alarms::AlarmError;
 pub use awake::Awake;
 pub use calls::{Call, CallStream, Calls, Pace};
-pub use disks::{DiskError, Disks};
+pub use disks::{DiskError, DiskUsage, Disks};
+pub use domains::MOST_DOMAINS;
 pub use error::{
-    AuthError, CheckError, CreateError, DestroyError, EnvironmentError, ListError, LookupError,
-    OpenError, OrganisationError, PolicyError, PutTaskError, RestartError, TaskError, TokenError,
-    UpdateError, WakeError,
+    AuthError, CheckError, CreateError, DestroyError, DomainError, EnvironmentError, ListError,
+    LookupError, OpenError, OrganisationError, PolicyError, PutTaskError, RestartError, SleepError,
+    TaskError, TokenError, UpdateError, UsageError, WakeError,
 };
-pub use fault::{FaultPoint, Faults};
+pub use fault::{FaultPoint, Faults, Stage};
 pub use host::Host;
 pub use options::HostOptions;
 pub use policy::PolicyView;
+pub use reusable::Reusable;
+pub use services::{Asker, HttpTarget, ServiceError, ServiceTelling};
 pub use sprite::{
-    Check, CheckStatus, ListQuery, NewSprite, Organisation, Page, Principal, ResourceRequest,
+    Check, CheckStatus, ListQuery, NewSprite, Organisation, Page, Principal, ResourceRequest, Who,
 };
 pub use sprite_catalog::{
-    Catalog, CatalogError, IfTaken, Policy, PrivateAccess, Settings as Change, Sprite,
-    StatusCounts as Counts, Task, UrlAuth,
+    Catalog, CatalogError, Connections, Domain, IdleTimeout, Idleness, IfTaken, Policy,
+    PrivateAccess, Scope, Service, ServiceChange, ServiceChangeError, Services, Settings as Change,
+    Sprite, StatusCounts as Counts, Task, UrlAuth,
 };
+pub use sprite_lifecycle::Hold;
+pub use sprite_lifecycle::metering::Usage;
 pub use tasks::LONGEST_TASK;
+pub use usage::SpriteUsage;
 pub use watch::{Watch, WatchEvent};

@@ -8,14 +8,11 @@
 //! goes on without it. A machine that a crash leaves between the two stands still, and the next start lets it run.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use sprite_agent_api::message::Request;
 use sprite_lifecycle::{Fault, Left};
 use sprite_machine::{Beginning, Identity, Machine, MachineError};
 use sprite_types::{MachineId, SpriteStatus};
 
-use crate::agent;
 use crate::context::{Context, as_before, describe};
 use crate::enforce::EnforceError;
 use crate::fault::FaultPoint;
@@ -28,6 +25,9 @@ const ATTEMPTS: u32 = 2;
 /// machine booted.
 pub(crate) async fn load(ctx: &mut Context) -> Result<(), Fault> {
     wake::check_driver(ctx)?;
+    wake::end_unfinished(ctx)
+        .await
+        .map_err(|error| as_before("load the snapshot", &error))?;
     ctx.refresh()
         .await
         .map_err(|error| as_before("read the row", &error))?;
@@ -43,7 +43,11 @@ pub(crate) async fn load(ctx: &mut Context) -> Result<(), Fault> {
     };
     let machine = match started {
         Ok(machine) => machine,
-        Err(StartError::Late(fault)) => return Err(fault),
+        // Nothing ran: the memory is as it was, and is loaded again when the start has ended.
+        Err(StartError::Late(Fault { cause, left: _ })) => {
+            let left = Left::AsBefore;
+            return Err(Fault { cause, left });
+        }
         Err(StartError::Driver(MachineError::Unfit { reason })) => {
             return boot_without(ctx, &reason).await;
         }
@@ -111,7 +115,7 @@ async fn announce(ctx: &mut Context, machine: &Arc<dyn Machine>) -> Result<(), F
         return Ok(());
     };
     // It may have happened all the same.
-    let known = ctx.refresh().await;
+    let known = ctx.be_certain().await;
     if known.is_ok() && ctx.announced() == Some(id) {
         return Ok(());
     }
@@ -123,7 +127,8 @@ async fn announce(ctx: &mut Context, machine: &Arc<dyn Machine>) -> Result<(), F
         fault.left = Left::Unknown;
         return Err(fault);
     }
-    if let Err(error) = machine.destroy().await {
+    // As long as it is there, nothing can be done with the sprite that does not drop its memory.
+    if let Err(error) = wake::end_for_certain(machine).await {
         ctx.machine = Some(machine.clone());
         fault.cause = format!(
             "{}; then {}",
@@ -138,14 +143,7 @@ async fn announce(ctx: &mut Context, machine: &Arc<dyn Machine>) -> Result<(), F
 
 /// For the guest no time has passed; and its environment stands.
 async fn greet(ctx: &Context, machine: &Arc<dyn Machine>) -> Result<(), EnforceError> {
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    let clock = Request::Clock {
-        unix_nanos: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
-    };
-    let within = ctx.shared.options.boot_within;
-    agent::ask(machine, ctx.shared.epoch, &clock, within).await?;
+    wake::set_clock(ctx, machine).await?;
     wake::prepare(ctx, machine, Fresh::No).await
 }
 

@@ -19,6 +19,8 @@ pub struct HostOptions {
     pub stop_within: Duration,
     /// How long an agent may take to write its disk before its machine falls asleep.
     pub sync_within: Duration,
+    /// How often the counters of machines that run are recorded: what they counted since then is lost with the host.
+    pub sample_every: Duration,
     /// CPUs of this host, for the default size of machines.
     pub host_cpus: u32,
     /// The base image of new sprites, as the pool spells its id.
@@ -46,6 +48,7 @@ impl HostOptions {
             stop_within: Duration::from_secs(10),
             // Longer than 4 GiB of dirty pages take on a slow disk.
             sync_within: Duration::from_secs(60),
+            sample_every: Duration::from_secs(60),
             host_cpus,
             image: image.into(),
             // The resolver of the machines' own network.

@@ -16,7 +16,7 @@ use crate::enforce::{self, NotInForce};
 use crate::error::{LookupError, PolicyError};
 use crate::fault::FaultPoint;
 use crate::registry::{Look, Message, Undelivered};
-use crate::shared::{self, Shared};
+use crate::shared::Shared;
 
 /// A sprite's policies, and what holds of its limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,7 +126,7 @@ async fn store_and_enforce(
     policy: &Policy,
 ) -> Result<(), PolicyError> {
     let catalog = &shared.catalog;
-    if !catalog.set_policy(sprite, policy, shared::now()).await? {
+    if !catalog.set_policy(sprite, policy, shared.time()).await? {
         return Err(PolicyError::NotFound);
     }
     shared.fault(FaultPoint::PolicyStored).await;

@@ -1,13 +1,15 @@
 //! What a start does with what an earlier process left.
 //!
 //! 1. The driver hands out the machines that still run. Those that the rows announce are kept; others are ended.
-//!    The stored policies are put in force around them.
-//! 2. Rows that announce machines which do not run any more become cold. Those that sleep without one stay as they
-//!    are; if their machine was not ended yet, it is now.
+//!    The stored policies are put in force around them. The machine of a sprite that sleeps on disk alone is one of
+//!    the others: the last run had no time to end it.
+//! 2. Rows that announce machines which do not run any more become cold. Those that sleep on disk alone are not even
+//!    read.
 //! 3. Disks without a row are deleted.
 //! 4. What was announced and not finished gets a task that finishes it: sprites with an intent are destroyed,
 //!    running machines adopted; frozen ones just kept.
-//! 5. Sprites with a task of their own that has not expired are woken: they were promised to stay awake.
+//! 5. Sprites with a task of their own that has not expired are woken: they were promised to stay awake. Alarms ring
+//!    from now on, first those that were due meanwhile.
 //!
 //! Every step can be done twice, so a crash in here needs nothing else than the next start.
 
@@ -22,12 +24,15 @@ use sprite_machine::Machine;
 use sprite_types::{DriverKind, SpriteId, SpriteStatus};
 
 use crate::actor;
+use crate::alarms;
+use crate::called;
 use crate::context::{Context, describe};
 use crate::enforce;
 use crate::error::OpenError;
 use crate::fault::FaultPoint;
-use crate::shared::{self, Shared};
+use crate::shared::Shared;
 use crate::tasks;
+use crate::usage;
 use crate::wake::{self, Fresh};
 
 /// Brings machines, rows and disks into agreement, and starts the tasks of sprites that need one.
@@ -39,24 +44,20 @@ pub(crate) async fn recover(shared: &Arc<Shared>) -> Result<(), OpenError> {
     end_strays(strays).await?;
     shared.fault(FaultPoint::RecoverStrays).await;
 
-    let (asleep, active): (Vec<Sprite>, Vec<Sprite>) =
-        active.into_iter().partition(sleeps_without_machine);
-    let spent = asleep
-        .iter()
-        .filter_map(|sprite| machines.remove(&sprite.id));
-    end_strays(spent.collect()).await?;
     end_unruly(shared, &active, &mut machines).await?;
+    forget_spent(shared).await?;
     let (kept, lost): (Vec<Sprite>, Vec<Sprite>) = active
         .into_iter()
         .partition(|sprite| machines.contains_key(&sprite.id));
-    let lost: Vec<_> = lost.iter().filter_map(|sprite| sprite.machine).collect();
+    let machine = |sprite: &Sprite| sprite.machine.map(|machine| (sprite.id, machine));
+    let lost: Vec<_> = lost.iter().filter_map(machine).collect();
     if !lost.is_empty() {
         tracing::warn!(
             machines = lost.len(),
             "machines did not outlive the last run"
         );
     }
-    shared.catalog.forget_machines(&lost, shared::now()).await?;
+    shared.catalog.forget_machines(&lost, shared.time()).await?;
     shared.fault(FaultPoint::RecoverRows).await;
 
     delete_orphan_disks(shared).await?;
@@ -80,12 +81,18 @@ pub(crate) async fn recover(shared: &Arc<Shared>) -> Result<(), OpenError> {
         let beginning = match sprite.status {
             SpriteStatus::Running => State::adopting(),
             // It is frozen: warm is recorded after freezing, and thawing is recorded before.
-            SpriteStatus::Warm => (State::warm(shared.now(), Memory::Machine), Vec::new()),
+            SpriteStatus::Warm => {
+                listen_again(machine.as_deref()).await;
+                (State::warm(shared.now(), Memory::Machine), Vec::new())
+            }
             SpriteStatus::Cold => continue,
         };
         actor::resume(Context::new(shared.clone(), sprite, machine), beginning);
     }
     tasks::wake_all(shared).await?;
+    shared.spawn(alarms::ring(shared.clone()));
+    shared.spawn(called::answer(shared.clone()));
+    shared.spawn(usage::sample(shared.clone()));
     Ok(())
 }
 
@@ -132,6 +139,19 @@ async fn end_strays(strays: Vec<Arc<dyn Machine>>) -> Result<(), OpenError> {
     .map(|_| ())
 }
 
+/// A machine that stands still is frozen once more, so that what comes for it from outside is told again.
+async fn listen_again(machine: Option<&dyn Machine>) {
+    if let Some(machine) = machine
+        && let Err(error) = machine.freeze().await
+    {
+        let error: &dyn Error = &error;
+        tracing::warn!(
+            error,
+            "what comes from outside for a frozen machine is not heard"
+        );
+    }
+}
+
 /// Puts the stored policies in force around every machine that goes on: the last run may have ended between storing
 /// one and that. A machine for which it fails is ended.
 async fn end_unruly(
@@ -152,6 +172,29 @@ async fn end_unruly(
     let unruly = unruly.into_iter().flatten();
     let ended = unruly.filter_map(|sprite| machines.remove(&sprite));
     end_strays(ended.collect()).await
+}
+
+/// Lets go of what the driver keeps for memories that are not counted on any more.
+async fn forget_spent(shared: &Shared) -> Result<(), OpenError> {
+    for of in shared.driver.sleepers() {
+        let sprite = shared.catalog.sprite(of.sprite).await?;
+        let counts = sprite.is_some_and(|sprite| {
+            sleeps_without_machine(&sprite) && sprite.machine == Some(of.machine)
+        });
+        if !counts {
+            forget(shared, of.sprite).await;
+        }
+    }
+    Ok(())
+}
+
+/// Lets go of what the driver keeps for the sprite's memory. It only takes up room: the next machine that boots, or
+/// the next start, tries again.
+pub(crate) async fn forget(shared: &Shared, sprite: SpriteId) {
+    if let Err(error) = shared.driver.forget(sprite).await {
+        let error: &dyn Error = &error;
+        tracing::warn!(%sprite, error, "let go of the connections of a sprite");
+    }
 }
 
 async fn delete_orphan_disks(shared: &Shared) -> Result<(), OpenError> {
@@ -182,6 +225,7 @@ pub(crate) async fn adopt(ctx: &mut Context) -> Result<(), Fault> {
         let cause = describe("adopt the machine", &error);
         return Err(wake::undo(ctx, cause).await);
     }
+    ctx.shared.ran.notify_one();
     ctx.fault(FaultPoint::RecoverAdopted).await;
     tracing::info!("adopted a running machine");
     Ok(())

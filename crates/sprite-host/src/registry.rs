@@ -4,17 +4,19 @@
 //! is locked and its mailbox is empty. So no message is ever put into the mailbox of a task that has ended.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sprite_catalog::Sprite;
+use sprite_catalog::{Idleness, Sprite};
+use sprite_lifecycle::Moment;
 use sprite_machine::Machine;
 use sprite_types::{MachineId, SpriteId};
+use time::OffsetDateTime;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::awake::Awake;
 use crate::enforce::NotInForce;
-use crate::error::{CreateError, DestroyError, RestartError, WakeError};
+use crate::error::{CreateError, DestroyError, RestartError, SleepError, WakeError};
+use crate::usage::Counters;
 
 /// Messages that a task has not taken yet; it takes them at once, whatever else it does.
 const MAILBOX: usize = 256;
@@ -23,12 +25,18 @@ const MAILBOX: usize = 256;
 #[derive(Debug)]
 pub(crate) enum Message {
     Wake(oneshot::Sender<Result<Awake, WakeError>>),
+    /// Put to sleep; given up at that moment.
+    Sleep(oneshot::Sender<Result<(), SleepError>>, Moment),
     Restart(oneshot::Sender<Result<MachineId, RestartError>>),
     Destroy(oneshot::Sender<Result<(), DestroyError>>),
     Close(oneshot::Sender<()>),
     Look(oneshot::Sender<Look>),
+    /// Where the counters of its machine are, running or not.
+    Counters(oneshot::Sender<Counters>),
     /// Put the stored policies in force on the machine that there is.
     Enforce(EnforceReply),
+    /// The row says since then when the sprite is idle.
+    Idleness(OffsetDateTime, Idleness),
     /// The sprite's tasks were changed; answered when that has been read.
     TasksChanged(oneshot::Sender<()>),
 }
@@ -79,7 +87,27 @@ pub(crate) struct Registry {
 #[derive(Debug, Default)]
 struct Table {
     closing: bool,
-    mailboxes: HashMap<SpriteId, mpsc::Sender<Message>>,
+    /// How many tasks there ever were.
+    begun: u64,
+    mailboxes: HashMap<SpriteId, Mailbox>,
+}
+
+/// The way to a sprite's task.
+#[derive(Debug)]
+struct Mailbox {
+    /// The how many-th task it is of all.
+    number: u64,
+    sender: mpsc::Sender<Message>,
+}
+
+impl Table {
+    fn mailbox(&mut self, sender: mpsc::Sender<Message>) -> Mailbox {
+        self.begun += 1;
+        Mailbox {
+            number: self.begun,
+            sender,
+        }
+    }
 }
 
 impl Registry {
@@ -99,16 +127,15 @@ impl Registry {
         if table.closing {
             return Err(Undelivered::Closing);
         }
-        match table.mailboxes.entry(sprite) {
-            Entry::Occupied(entry) => deliver(entry.get(), message),
-            Entry::Vacant(entry) => {
-                let (sender, mailbox) = mpsc::channel(MAILBOX);
-                deliver(&sender, message)?;
-                entry.insert(sender);
-                spawn(mailbox);
-                Ok(())
-            }
+        if let Some(mailbox) = table.mailboxes.get(&sprite) {
+            return deliver(&mailbox.sender, message);
         }
+        let (sender, mailbox) = mpsc::channel(MAILBOX);
+        deliver(&sender, message)?;
+        let entry = table.mailbox(sender);
+        table.mailboxes.insert(sprite, entry);
+        spawn(mailbox);
+        Ok(())
     }
 
     /// Puts a message into the mailbox of the sprite's task; says whether there is one.
@@ -119,7 +146,7 @@ impl Registry {
     ) -> Result<bool, Undelivered> {
         let table = self.table();
         match table.mailboxes.get(&sprite) {
-            Some(mailbox) => deliver(mailbox, message).map(|()| true),
+            Some(mailbox) => deliver(&mailbox.sender, message).map(|()| true),
             None => Ok(false),
         }
     }
@@ -135,7 +162,8 @@ impl Registry {
             return Err(Undelivered::Closing);
         }
         let (sender, mailbox) = mpsc::channel(MAILBOX);
-        table.mailboxes.insert(sprite, sender);
+        let entry = table.mailbox(sender);
+        table.mailboxes.insert(sprite, entry);
         spawn(mailbox);
         Ok(())
     }
@@ -155,11 +183,21 @@ impl Registry {
         self.table().mailboxes.remove(&sprite);
     }
 
-    /// Refuses every new task and message from now on; the mailboxes of the tasks there are.
+    /// Refuses every new task and message from now on; the mailboxes of the tasks there are, the oldest first.
     pub(crate) fn close(&self) -> Vec<mpsc::Sender<Message>> {
         let mut table = self.table();
         table.closing = true;
-        table.mailboxes.values().cloned().collect()
+        let mut mailboxes: Vec<&Mailbox> = table.mailboxes.values().collect();
+        mailboxes.sort_by_key(|mailbox| mailbox.number);
+        let senders = mailboxes.into_iter().map(|mailbox| &mailbox.sender);
+        senders.cloned().collect()
+    }
+
+    /// The sprites that have a task, in order.
+    pub(crate) fn sprites(&self) -> Vec<SpriteId> {
+        let mut sprites: Vec<SpriteId> = self.table().mailboxes.keys().copied().collect();
+        sprites.sort_unstable();
+        sprites
     }
 
     /// How many sprites have a task.

@@ -3,20 +3,23 @@
 use std::sync::Arc;
 
 use sprite_catalog::Sprite;
-use sprite_lifecycle::{Answer, Refusal};
+use sprite_lifecycle::{Answer, Hold, Refusal};
 use sprite_machine::Machine;
 use sprite_types::MachineId;
 use tokio::sync::oneshot;
 
-use crate::awake::{Awake, Released};
+use crate::awake::Awake;
 use crate::context::Context;
-use crate::error::{CreateError, DestroyError, RestartError, WakeError};
+use crate::error::{CreateError, DestroyError, RestartError, SleepError, WakeError};
+use crate::ledger::Ledger;
+use crate::line::Exchange;
 use crate::registry::{CreateReply, Look, Message};
 
 /// Who waits for an answer.
 pub(crate) enum Reply {
     Create(CreateReply),
     Wake(oneshot::Sender<Result<Awake, WakeError>>),
+    Sleep(oneshot::Sender<Result<(), SleepError>>),
     Restart(oneshot::Sender<Result<MachineId, RestartError>>),
     Destroy(oneshot::Sender<Result<(), DestroyError>>),
     Close(oneshot::Sender<()>),
@@ -31,6 +34,10 @@ pub(crate) fn refuse(message: Message, unreadable: bool) {
             drop(reply.send(Err(WakeError::Failed { cause: cause() })));
         }
         Message::Wake(reply) => drop(reply.send(Err(WakeError::NotFound))),
+        Message::Sleep(reply, _) if unreadable => {
+            drop(reply.send(Err(SleepError::Failed { cause: cause() })));
+        }
+        Message::Sleep(reply, _) => drop(reply.send(Err(SleepError::NotFound))),
         Message::Restart(reply) if unreadable => {
             drop(reply.send(Err(RestartError::Failed { cause: cause() })));
         }
@@ -41,6 +48,9 @@ pub(crate) fn refuse(message: Message, unreadable: bool) {
         Message::Destroy(reply) => drop(reply.send(Err(DestroyError::NotFound))),
         Message::Close(reply) | Message::TasksChanged(reply) => drop(reply.send(())),
         Message::Look(reply) => drop(reply.send(Look::Asleep)),
+        Message::Idleness(..) => {}
+        // There is no machine: whoever waits sees it dropped.
+        Message::Counters(reply) => drop(reply),
         // No row, or none that can be read: no machine was started for it.
         Message::Enforce(reply) => drop(reply.send(Ok(()))),
     }
@@ -58,8 +68,9 @@ pub(crate) fn created(
             Err(error.unwrap_or(CreateError::Step { cause }))
         }
         Answer::Refused(Refusal::Gone) => Err(CreateError::Destroyed),
-        Answer::Refused(Refusal::Closing | Refusal::Busy)
+        Answer::Refused(Refusal::Closing | Refusal::Busy | Refusal::Held)
         | Answer::Awake
+        | Answer::Asleep
         | Answer::Restarted
         | Answer::Destroyed
         | Answer::Closed => Err(CreateError::Closing),
@@ -70,13 +81,19 @@ pub(crate) fn created(
 pub(crate) fn woken(
     answer: Answer,
     ctx: &Context,
-    released: &Arc<Released>,
+    exchange: &Exchange,
+    ledger: &Arc<Ledger>,
 ) -> Result<Awake, WakeError> {
     match answer {
         Answer::Awake => match running(ctx) {
-            Some(machine) => Ok(Awake::new(machine, ctx.shared.epoch, released.clone())),
+            Some(machine) => Ok(Awake::new(
+                machine.identity().machine,
+                exchange.connector(ctx.life),
+                ctx.shared.epoch,
+                ledger.clone(),
+            )),
             None => {
-                released.one();
+                ledger.release(Hold::Call);
                 Err(WakeError::Failed {
                     cause: "machine is gone".to_owned(),
                 })
@@ -85,11 +102,29 @@ pub(crate) fn woken(
         Answer::Refused(Refusal::Failed(cause)) => Err(WakeError::Failed { cause }),
         Answer::Refused(Refusal::Busy) => Err(WakeError::Busy),
         Answer::Refused(Refusal::Gone) => Err(WakeError::NotFound),
-        Answer::Refused(Refusal::Closing)
+        Answer::Refused(Refusal::Closing | Refusal::Held)
         | Answer::Created
+        | Answer::Asleep
         | Answer::Restarted
         | Answer::Destroyed
         | Answer::Closed => Err(WakeError::Closing),
+    }
+}
+
+/// What somebody who wants it asleep is told.
+pub(crate) fn asleep(answer: Answer) -> Result<(), SleepError> {
+    match answer {
+        Answer::Asleep => Ok(()),
+        Answer::Refused(Refusal::Held) => Err(SleepError::Held),
+        Answer::Refused(Refusal::Failed(cause)) => Err(SleepError::Failed { cause }),
+        Answer::Refused(Refusal::Busy) => Err(SleepError::Busy),
+        Answer::Refused(Refusal::Gone) => Err(SleepError::NotFound),
+        Answer::Refused(Refusal::Closing)
+        | Answer::Created
+        | Answer::Awake
+        | Answer::Restarted
+        | Answer::Destroyed
+        | Answer::Closed => Err(SleepError::Closing),
     }
 }
 
@@ -105,9 +140,10 @@ pub(crate) fn restarted(answer: Answer, ctx: &Context) -> Result<MachineId, Rest
         Answer::Refused(Refusal::Failed(cause)) => Err(RestartError::Failed { cause }),
         Answer::Refused(Refusal::Busy) => Err(RestartError::Busy),
         Answer::Refused(Refusal::Gone) => Err(RestartError::NotFound),
-        Answer::Refused(Refusal::Closing)
+        Answer::Refused(Refusal::Closing | Refusal::Held)
         | Answer::Created
         | Answer::Awake
+        | Answer::Asleep
         | Answer::Destroyed
         | Answer::Closed => Err(RestartError::Closing),
     }
@@ -120,9 +156,10 @@ pub(crate) fn destroyed(answer: Answer) -> Result<(), DestroyError> {
         Answer::Refused(Refusal::Failed(cause)) => Err(DestroyError::Step { cause }),
         Answer::Refused(Refusal::Busy) => Err(DestroyError::Busy),
         Answer::Refused(Refusal::Gone) => Err(DestroyError::NotFound),
-        Answer::Refused(Refusal::Closing)
+        Answer::Refused(Refusal::Closing | Refusal::Held)
         | Answer::Created
         | Answer::Awake
+        | Answer::Asleep
         | Answer::Restarted
         | Answer::Closed => Err(DestroyError::Closing),
     }

@@ -4,16 +4,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sprite_agent_api::link::Epoch;
 use sprite_catalog::{Catalog, Sprite};
-use sprite_lifecycle::{Memory, Moment, Policy};
+use sprite_lifecycle::{Connections, Memory, Moment, Policy};
 use sprite_machine::MachineDriver;
 use time::OffsetDateTime;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
+use crate::alarms::Alarms;
+use crate::books::Books;
 use crate::calls::{self, Call, Calls};
 use crate::disks::Disks;
 use crate::fault::FaultPoint;
+use crate::metrics::Metrics;
 use crate::options::HostOptions;
 use crate::registry::Registry;
 use crate::watch::Watchers;
@@ -22,7 +26,7 @@ use crate::watch::Watchers;
 const MOST_WAITING: usize = 1024;
 
 pub(crate) struct Shared {
-    pub(crate) catalog: Catalog,
+    pub(crate) catalog: Books,
     pub(crate) disks: Arc<dyn Disks>,
     pub(crate) driver: Arc<dyn MachineDriver>,
     pub(crate) options: HostOptions,
@@ -34,9 +38,15 @@ pub(crate) struct Shared {
     pub(crate) calls: mpsc::Sender<Call>,
     /// Who takes them there, until somebody does.
     pub(crate) incoming_calls: Mutex<Option<Calls>>,
+    pub(crate) alarms: Alarms,
+    /// Ends what goes on for as long as the host is open.
+    pub(crate) closing: CancellationToken,
     /// A permit for every machine that may be started at the same time.
     pub(crate) boots: Semaphore,
-    began: Instant,
+    pub(crate) began: Instant,
+    pub(crate) metrics: Metrics,
+    /// A machine began to run.
+    pub(crate) ran: Notify,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -49,6 +59,7 @@ impl Shared {
     ) -> Self {
         let (calls, incoming) = mpsc::channel(calls::WAITING);
         let boots = Semaphore::new(options.boots_at_once.clamp(1, Semaphore::MAX_PERMITS));
+        let catalog = Books::new(catalog, options.faults.stage());
         Self {
             catalog,
             disks,
@@ -59,8 +70,12 @@ impl Shared {
             watchers: Watchers::default(),
             calls,
             incoming_calls: Mutex::new(Some(Calls { incoming })),
+            alarms: Alarms::default(),
+            closing: CancellationToken::new(),
             boots,
             began: Instant::now(),
+            metrics: Metrics::default(),
+            ran: Notify::new(),
             tasks: Mutex::default(),
         }
     }
@@ -81,10 +96,16 @@ impl Shared {
     pub(crate) fn policy(&self) -> Policy {
         Policy {
             idle_timeout: self.options.idle_timeout,
+            connections: Connections::Open,
             cold_after: self.options.cold_after,
             memory: self.memory(),
             most_waiting: MOST_WAITING,
         }
+    }
+
+    /// The time of day, as the catalog keeps it.
+    pub(crate) fn time(&self) -> OffsetDateTime {
+        self.options.faults.time()
     }
 
     pub(crate) fn now(&self) -> Moment {
@@ -93,7 +114,7 @@ impl Shared {
 
     /// The moment of a time of day, as the clock stands now; what is over is now.
     pub(crate) fn moment(&self, at: OffsetDateTime) -> Moment {
-        let left = at - OffsetDateTime::now_utc();
+        let left = at - self.time();
         self.now().after(left.try_into().unwrap_or_default())
     }
 

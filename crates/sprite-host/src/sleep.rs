@@ -4,29 +4,52 @@
 //! The disk is written first, so that it alone holds all that was written when the memory is dropped later. A wake
 //! during that only abandons it; the rest takes milliseconds and is waited for.
 
+use std::sync::Arc;
+
 use sprite_agent_api::message::Request;
-use sprite_lifecycle::{Fault, Left};
+use sprite_lifecycle::{Fault, Left, Why};
+use sprite_machine::{Machine, MachineError};
 use sprite_types::SpriteStatus;
 
 use crate::agent;
 use crate::context::{Context, as_before, describe};
 use crate::fault::FaultPoint;
+use crate::wake;
 
 /// Has the agent write the disk.
 ///
 /// # Cancel safety
 /// Safe: cancelled, the agent may write on.
-pub(crate) async fn sync(ctx: &Context) -> Result<(), Fault> {
+pub(crate) async fn sync(ctx: &Context, why: Why) -> Result<(), Fault> {
     let machine = ctx
         .machine
         .as_ref()
         .expect("a running sprite has a machine");
     let within = ctx.shared.options.sync_within;
+    match why {
+        Why::Idle => idle(ctx, machine).await?,
+        Why::Asked => {}
+    }
     agent::ask(machine, ctx.shared.epoch, &Request::Sync, within)
         .await
         .map_err(|error| as_before("write the disk", &error))?;
     ctx.fault(FaultPoint::SleepSynced).await;
     Ok(())
+}
+
+/// Asks the agent whether anything inside is in use that nobody outside can see.
+async fn idle(ctx: &Context, machine: &Arc<dyn Machine>) -> Result<(), Fault> {
+    let within = ctx.shared.options.sync_within;
+    let used = agent::in_use(machine, ctx.shared.epoch, within)
+        .await
+        .map_err(|error| as_before("ask whether anything is in use", &error))?;
+    match used {
+        None => Ok(()),
+        Some(cause) => Err(Fault {
+            cause,
+            left: Left::InUse,
+        }),
+    }
 }
 
 /// Freezes the machine and records that the sprite sleeps.
@@ -43,16 +66,16 @@ pub(crate) async fn freeze(ctx: &mut Context) -> Result<(), Fault> {
     };
     if let Err(error) = recorded {
         let mut fault = as_before("record the sleep", &error);
-        if let Err(error) = machine.thaw().await {
-            fault.cause = format!(
-                "{}; then {}",
-                fault.cause,
-                describe("thaw the machine", &error)
-            );
-            fault.left = Left::Unknown;
-            ctx.record_failure(&fault.cause).await;
+        match ctx.be_certain().await {
+            Ok(()) if ctx.sprite.status == SpriteStatus::Warm => {}
+            Ok(()) => return Err(run_on(ctx, fault).await),
+            // A machine that runs must not be told as one that sleeps.
+            Err(error) => {
+                fault.cause = format!("{}; then {}", fault.cause, describe("read the row", &error));
+                fault.left = Left::Unknown;
+                return Err(fault);
+            }
         }
-        return Err(fault);
     }
     ctx.fault(FaultPoint::SleepCommitted).await;
     Ok(())
@@ -74,7 +97,7 @@ pub(crate) async fn snapshot(ctx: &mut Context) -> Result<(), Fault> {
     };
     if let Err(error) = recorded {
         let mut fault = as_before("record the sleep", &error);
-        match ctx.refresh().await {
+        match ctx.be_certain().await {
             Ok(()) if ctx.sprite.status == SpriteStatus::Warm => {}
             Ok(()) => return Err(run_on(ctx, fault).await),
             Err(error) => {
@@ -85,7 +108,8 @@ pub(crate) async fn snapshot(ctx: &mut Context) -> Result<(), Fault> {
         }
     }
     ctx.fault(FaultPoint::SnapshotCommitted).await;
-    if let Err(error) = machine.destroy().await {
+    // As long as it is there, nothing can be done with the sprite that does not drop its memory.
+    if let Err(error) = leave_for_certain(&machine).await {
         let cause = describe("end the machine", &error);
         tracing::error!(cause, "a machine is left that cannot be removed");
         ctx.record_failure(&cause).await;
@@ -96,6 +120,18 @@ pub(crate) async fn snapshot(ctx: &mut Context) -> Result<(), Fault> {
     }
     ctx.machine = None;
     Ok(())
+}
+
+/// Ends the machine, whose memory is written. What could not be left with its connections is ended without them.
+async fn leave_for_certain(machine: &Arc<dyn Machine>) -> Result<(), MachineError> {
+    let Err(error) = machine.leave().await else {
+        return Ok(());
+    };
+    tracing::warn!(
+        error = &error as &dyn std::error::Error,
+        "a machine could not be left, and is ended"
+    );
+    wake::end_for_certain(machine).await
 }
 
 /// Lets a machine run on that could not be put to sleep.

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use sprite_catalog::{PrivateAccess, Sprite, StatusCounts, UrlAuth};
-use sprite_types::{Label, OrgId, OrgSlug, Resources, ResourcesError, SpriteName, TokenId};
+use sprite_catalog::{Idleness, PrivateAccess, Scope, Sprite, StatusCounts, UrlAuth};
+use sprite_types::{
+    Label, OrgId, OrgSlug, Resources, ResourcesError, SpriteId, SpriteName, TokenId,
+};
 use time::OffsetDateTime;
 
 use crate::error::EnvironmentError;
@@ -16,8 +18,38 @@ pub struct Principal {
     pub org: OrgId,
     /// The organisation's name.
     pub slug: OrgSlug,
-    /// The token that was shown.
-    pub token: TokenId,
+    /// What stands for it.
+    pub who: Who,
+}
+
+/// What a request shows to be allowed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Who {
+    /// A token of the organisation.
+    Token(TokenId),
+    /// Nothing: it comes out of this sprite, which may make sprites of its own.
+    Sprite(SpriteId),
+}
+
+impl Principal {
+    /// Which sprites it may know of.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        match self.who {
+            Who::Token(_) => Scope::Organisation,
+            Who::Sprite(sprite) => Scope::MadeBy(sprite),
+        }
+    }
+
+    /// Whether it may know of a sprite.
+    #[must_use]
+    pub fn sees(&self, sprite: &Sprite) -> bool {
+        self.org == sprite.org
+            && match self.scope() {
+                Scope::Organisation => true,
+                Scope::MadeBy(maker) => sprite.made_by == Some(maker),
+            }
+    }
 }
 
 /// What a sprite is created from.
@@ -35,6 +67,12 @@ pub struct NewSprite {
     pub resources: ResourceRequest,
     /// Variables of every session.
     pub environment: BTreeMap<String, String>,
+    /// When it is idle.
+    pub idleness: Idleness,
+    /// Whether programs in it may make sprites of their own.
+    pub api_access: bool,
+    /// The sprite that makes it, if one does.
+    pub made_by: Option<SpriteId>,
 }
 
 impl NewSprite {
@@ -48,6 +86,9 @@ impl NewSprite {
             private_access: PrivateAccess::Admins,
             resources: ResourceRequest::default(),
             environment: BTreeMap::new(),
+            idleness: Idleness::default(),
+            api_access: false,
+            made_by: None,
         }
     }
 }
@@ -64,9 +105,8 @@ pub struct ResourceRequest {
 }
 
 impl ResourceRequest {
-    /// These sizes, and the defaults for a host with `host_cpus` CPUs.
-    pub(crate) fn on(self, host_cpus: u32) -> Result<Resources, ResourcesError> {
-        let default = Resources::default_for(host_cpus);
+    /// These sizes; what is absent is as in `default`.
+    pub(crate) fn or(self, default: Resources) -> Result<Resources, ResourcesError> {
         Resources {
             cpus: self.cpus.unwrap_or(default.cpus),
             memory_mib: self.memory_mib.unwrap_or(default.memory_mib),
@@ -109,6 +149,8 @@ pub(crate) fn check_environment(
 /// Which sprites are wanted, in the order of their names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ListQuery {
+    /// Only those that somebody may know of.
+    pub scope: Scope,
     /// Only names that begin so.
     pub prefix: Option<String>,
     /// Only names behind this one; it need not exist.

@@ -8,6 +8,8 @@ use sprite_lifecycle::{Fault, Left, Stop};
 use crate::agent;
 use crate::context::{Context, describe};
 use crate::fault::FaultPoint;
+use crate::recover;
+use crate::wake;
 
 /// Ends the machine, removes what it had, and records the sprite as cold.
 pub(crate) async fn stop(ctx: &mut Context, how: Stop) -> Result<(), Fault> {
@@ -45,6 +47,7 @@ async fn forget_memory(ctx: &Context) {
     if !ctx.shared.driver.keeps_snapshots() {
         return;
     }
+    recover::forget(&ctx.shared, ctx.sprite.id).await;
     if let Err(error) = ctx.shared.disks.forget_memory(ctx.sprite.id).await {
         tracing::warn!(
             error = &error as &dyn Error,
@@ -68,17 +71,11 @@ async fn shut_down(ctx: &Context) {
 
 /// Ends the machine hard, if there is one. Idempotent.
 pub(crate) async fn end_machine(ctx: &mut Context) -> Result<(), String> {
-    if let Some(ended) = &ctx.unfinished {
-        let within = ctx.shared.options.stop_within;
-        if tokio::time::timeout(within, ended.cancelled())
-            .await
-            .is_err()
-        {
-            return Err("end the machine: its start has not ended yet".to_owned());
-        }
-        ctx.unfinished = None;
-    }
+    wake::end_unfinished(ctx)
+        .await
+        .map_err(|error| describe("end the machine", &error))?;
     if let Some(machine) = ctx.machine.clone() {
+        ctx.keep_usage().await;
         machine
             .destroy()
             .await

@@ -16,7 +16,7 @@ use tracing::Instrument;
 use crate::actor;
 use crate::error::{PutTaskError, TaskError};
 use crate::registry::Message;
-use crate::shared::{self, Shared};
+use crate::shared::Shared;
 
 /// Most tasks of one sprite at once.
 pub(crate) const MOST: u32 = 64;
@@ -29,7 +29,7 @@ const AGAIN: Duration = Duration::from_secs(2);
 
 /// The tasks that have not expired, in the order of their names.
 pub(crate) async fn list(shared: &Shared, sprite: SpriteId) -> Result<Vec<Task>, TaskError> {
-    Ok(shared.catalog.tasks(sprite, shared::now()).await?)
+    Ok(shared.catalog.tasks(sprite, shared.time()).await?)
 }
 
 /// The task of that name.
@@ -38,7 +38,7 @@ pub(crate) async fn find(
     sprite: SpriteId,
     name: &TaskName,
 ) -> Result<Task, TaskError> {
-    let found = shared.catalog.task(sprite, name, shared::now()).await?;
+    let found = shared.catalog.task(sprite, name, shared.time()).await?;
     found.ok_or(TaskError::NotFound)
 }
 
@@ -57,7 +57,7 @@ pub(crate) async fn put(
     let (tell, told) = oneshot::channel();
     let owner = shared.clone();
     let work = async move {
-        let started_at = shared::now();
+        let started_at = owner.time();
         let task = Task {
             name,
             started_at,
@@ -82,7 +82,7 @@ pub(crate) async fn delete(
     sprite: SpriteId,
     name: &TaskName,
 ) -> Result<(), TaskError> {
-    let deleted = shared.catalog.delete_task(sprite, name, shared::now());
+    let deleted = shared.catalog.delete_task(sprite, name, shared.time());
     if !deleted.await? {
         return Err(TaskError::NotFound);
     }
@@ -102,7 +102,7 @@ async fn look_again(shared: &Shared, sprite: SpriteId) {
 
 /// Wakes every sprite that has a task: it was promised to stay awake.
 pub(crate) async fn wake_all(shared: &Arc<Shared>) -> Result<(), sprite_catalog::CatalogError> {
-    let now = shared::now();
+    let now = shared.time();
     shared.catalog.forget_expired_tasks(now).await?;
     for sprite in shared.catalog.sprites_with_tasks(now).await? {
         let (reply, _not_waited_for) = oneshot::channel();

@@ -8,7 +8,7 @@ use sprite_types::{OrgId, OrgSlug, TokenId};
 
 use crate::error::{AuthError, TokenError};
 use crate::shared;
-use crate::sprite::Principal;
+use crate::sprite::{Principal, Who};
 
 /// Longest token text that is looked at: the longest slug, the ids and the secret are well below.
 const LONGEST: usize = 256;
@@ -21,6 +21,19 @@ pub(crate) async fn authenticate(catalog: &Catalog, text: &str) -> Result<Princi
     let shown = Shown::parse(text).ok_or(AuthError::Malformed)?;
     let token = catalog.token(&shown.id).await?.ok_or(AuthError::Unknown)?;
     shown.principal(&token)
+}
+
+/// Whom a token of that id stands for, if there is one and it is not revoked. Its secret was shown before.
+pub(crate) async fn holder(catalog: &Catalog, id: &TokenId) -> Result<Principal, AuthError> {
+    let token = catalog.token(id).await?.ok_or(AuthError::Unknown)?;
+    if token.revoked_at.is_some() {
+        return Err(AuthError::Unknown);
+    }
+    Ok(Principal {
+        org: token.org.id,
+        slug: token.org.slug,
+        who: Who::Token(token.id),
+    })
 }
 
 /// Makes a token.
@@ -85,7 +98,7 @@ impl<'t> Shown<'t> {
             Ok(Principal {
                 org,
                 slug,
-                token: self.id.clone(),
+                who: Who::Token(self.id.clone()),
             })
         } else {
             Err(AuthError::Unknown)

@@ -1,19 +1,19 @@
 //! Waking a sprite: booting a machine, or thawing the one it has. Its memory is loaded in [`crate::load`].
 //!
-//! Boot: announce (commit: running, next incarnation, the machine's id) → start → environment → awake.
+//! Boot: announce (commit: running, next incarnation, the machine's id) → start → clock → environment → awake.
 //! Thaw: announce → thaw → awake.
 //! The announcement is durable before anything runs. If a boot fails after it, the machine is ended and the row
 //! goes back to cold; if the process dies, the next start finds the machine, or none, and does the same.
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use sprite_agent_api::message::{EnvironmentSpec, Request};
 use sprite_agent_api::policy::PolicySpec;
 use sprite_lifecycle::{Fault, Left};
 use sprite_machine::{Beginning, Identity, Machine, MachineError, MachineSpec};
-use sprite_types::{Egress, MachineId, Resources};
+use sprite_types::{DriverKind, Egress, MachineId, Resources};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -22,6 +22,11 @@ use crate::agent;
 use crate::context::{Context, as_before, describe};
 use crate::enforce::{self, EnforceError};
 use crate::fault::FaultPoint;
+use crate::services;
+
+/// How often a machine is ended that is not wanted: six seconds, all in all.
+const END_ATTEMPTS: u32 = 7;
+const END_AGAIN: Duration = Duration::from_millis(100);
 
 /// Boots a machine.
 pub(crate) async fn boot(ctx: &mut Context) -> Result<(), Fault> {
@@ -30,11 +35,12 @@ pub(crate) async fn boot(ctx: &mut Context) -> Result<(), Fault> {
     let turn = shared.boots.acquire().await;
     debug_assert!(turn.is_ok(), "nobody closes it");
     announce(ctx).await?;
+    ctx.life += 1;
     ctx.fault(FaultPoint::WakeCommitted).await;
     let machine = boot_announced(ctx).await?;
     ctx.machine = Some(machine.clone());
     ctx.fault(FaultPoint::WakeStarted).await;
-    if let Err(error) = prepare(ctx, &machine, Fresh::Yes).await {
+    if let Err(error) = begin(ctx, &machine).await {
         let cause = describe("build the environment", &error);
         return Err(undo(ctx, cause).await);
     }
@@ -60,13 +66,25 @@ async fn announce(ctx: &mut Context) -> Result<(), Fault> {
     ctx.refresh()
         .await
         .map_err(|error| as_before(STEP, &error))?;
-    if ctx.announced().is_none() {
-        let machine = MachineId::random();
-        ctx.leave_rest(machine)
-            .await
-            .map_err(|error| as_before(STEP, &error))?;
+    match ctx.announced() {
+        Some(_) => Ok(()),
+        None => leave_rest(ctx, MachineId::random(), STEP).await,
     }
-    Ok(())
+}
+
+/// Commits that the machine is about to run. A commit that failed may have happened all the same.
+async fn leave_rest(
+    ctx: &mut Context,
+    machine: MachineId,
+    step: &'static str,
+) -> Result<(), Fault> {
+    let Err(error) = ctx.leave_rest(machine).await else {
+        return Ok(());
+    };
+    match ctx.be_certain().await {
+        Ok(()) if ctx.announced() == Some(machine) => Ok(()),
+        Ok(()) | Err(_) => Err(as_before(step, &error)),
+    }
 }
 
 /// Starts the announced machine.
@@ -123,7 +141,7 @@ pub(crate) async fn start(
         let started = driver.start(spec).await;
         // Nobody waits for it any more: it must not run.
         if let Err(Ok(late)) = answer.send(started)
-            && let Err(error) = late.destroy().await
+            && let Err(error) = end_for_certain(&late).await
         {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
@@ -147,6 +165,40 @@ pub(crate) async fn start(
             }))
         }
     }
+}
+
+/// Ends a machine that is there and not wanted. Tried more than once: as long as it is there nothing can be done with
+/// its sprite.
+pub(crate) async fn end_for_certain(machine: &Arc<dyn Machine>) -> Result<(), MachineError> {
+    let mut pause = END_AGAIN;
+    for _ in 1..END_ATTEMPTS {
+        match machine.destroy().await {
+            Ok(()) => return Ok(()),
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "a machine could not be ended, and is ended again"
+            ),
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+    machine.destroy().await
+}
+
+/// A start that did not end in time, and has not ended yet.
+#[derive(Debug, thiserror::Error)]
+#[error("an earlier start has not ended yet")]
+pub(crate) struct Unfinished;
+
+/// Waits until nothing is left of a start that did not end in time.
+pub(crate) async fn end_unfinished(ctx: &mut Context) -> Result<(), Unfinished> {
+    if let Some(ended) = &ctx.unfinished {
+        let within = ctx.shared.options.stop_within;
+        let ended = tokio::time::timeout(within, ended.cancelled()).await;
+        ended.map_err(|_| Unfinished)?;
+        ctx.unfinished = None;
+    }
+    Ok(())
 }
 
 /// What stands around the machine, as the policies say.
@@ -187,6 +239,32 @@ async fn in_time(started: &mut oneshot::Receiver<Started>, within: Duration) -> 
 
 type Started = Result<Arc<dyn Machine>, MachineError>;
 
+/// Makes a machine that has just started this sprite's. One with a kernel of its own may have begun with the memory
+/// that others began with too.
+async fn begin(ctx: &Context, machine: &Arc<dyn Machine>) -> Result<(), EnforceError> {
+    match ctx.shared.driver.kind() {
+        DriverKind::Microvm => set_clock(ctx, machine).await?,
+        DriverKind::Container => {}
+    }
+    prepare(ctx, machine, Fresh::Yes).await
+}
+
+/// Tells a machine with a kernel of its own the time, and with it that its memory may be old, or others' too.
+pub(crate) async fn set_clock(
+    ctx: &Context,
+    machine: &Arc<dyn Machine>,
+) -> Result<(), EnforceError> {
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let clock = Request::Clock {
+        unix_nanos: u64::try_from(now.as_nanos()).unwrap_or(u64::MAX),
+    };
+    let within = ctx.shared.options.boot_within;
+    agent::ask(machine, ctx.shared.epoch, &clock, within).await?;
+    Ok(())
+}
+
 /// Builds the environment, or sees that it stands.
 pub(crate) async fn prepare(
     ctx: &Context,
@@ -213,7 +291,7 @@ pub(crate) async fn prepare(
         enforce::tell(&ctx.shared, &ctx.sprite, machine, &policies).await?;
     }
     ctx.untold.set(false);
-    Ok(())
+    services::tell(&ctx.shared, &ctx.sprite, machine).await
 }
 
 /// Whether an agent has just begun, and so has the default policies.
@@ -226,6 +304,7 @@ pub(crate) enum Fresh {
 /// Ends the machine of a wake that failed, if there is one, and takes the announcement back.
 pub(crate) async fn undo(ctx: &mut Context, cause: String) -> Fault {
     if let Some(machine) = ctx.machine.clone() {
+        ctx.keep_usage().await;
         if let Err(error) = machine.destroy().await {
             let cause = format!("{cause}; then {}", describe("end the machine", &error));
             tracing::error!(cause, "a machine is left that cannot be removed");
@@ -260,16 +339,13 @@ pub(crate) async fn thaw(ctx: &mut Context) -> Result<(), Fault> {
         .await
         .map_err(|error| as_before(STEP, &error))?;
     if ctx.announced().is_none() {
-        let id = machine.identity().machine;
-        ctx.leave_rest(id)
-            .await
-            .map_err(|error| as_before(STEP, &error))?;
+        leave_rest(ctx, machine.identity().machine, STEP).await?;
     }
     ctx.fault(FaultPoint::ThawCommitted).await;
     if let Err(error) = machine.thaw().await {
         let fault = as_before("thaw the machine", &error);
         tracing::warn!(cause = fault.cause, "wake failed");
-        if let Err(error) = ctx.enter_warm().await {
+        if let Err(error) = ctx.be_warm().await {
             // The row goes on to announce a machine that runs; the next thaw takes that up.
             tracing::error!(
                 error = &error as &dyn std::error::Error,

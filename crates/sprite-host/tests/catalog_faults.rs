@@ -192,20 +192,12 @@ async fn a_destroy_that_cannot_be_announced_changes_nothing() {
     let test = TestHost::new().await;
     let sprite = test.create("one").await.id;
     let broken = Broken::when(&test, MARKING).await;
-    let error = test
-        .host
-        .destroy(&test.principal.org, &name())
-        .await
-        .expect_err("not announced");
+    let error = test.host.destroy(sprite).await.expect_err("not announced");
     assert!(matches!(error, DestroyError::Step { .. }), "{error}");
     works(&test, sprite).await;
     broken.mended().await;
     let broken = Broken::when(&test, DELETING).await;
-    let error = test
-        .host
-        .destroy(&test.principal.org, &name())
-        .await
-        .expect_err("not deleted");
+    let error = test.host.destroy(sprite).await.expect_err("not deleted");
     assert!(matches!(error, DestroyError::Step { .. }), "{error}");
     broken.mended().await;
     // It goes on by itself.

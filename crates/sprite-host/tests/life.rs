@@ -10,11 +10,11 @@ use sprite_agent_api::message::{Reply, Request};
 use sprite_agent_api::{Frame, FrameKind};
 use sprite_host::{
     AuthError, Catalog, Change, CheckStatus, CreateError, DestroyError, EnvironmentError,
-    HostOptions, ListQuery, LookupError, NewSprite, ResourceRequest, UrlAuth, WakeError,
-    WatchEvent,
+    HostOptions, ListQuery, LookupError, NewSprite, ResourceRequest, RestartError, Scope, UrlAuth,
+    WakeError, WatchEvent, Who,
 };
 use sprite_testkit::{Step, TestHost, eventually};
-use sprite_types::{Label, SpriteId, SpriteName, SpriteStatus};
+use sprite_types::{Label, SpriteId, SpriteName, SpriteStatus, TokenId};
 use support::{SOON, all, command, run, until_in_agreement, until_status};
 
 fn name(text: &str) -> SpriteName {
@@ -378,22 +378,32 @@ async fn restart_gives_another_machine() {
 }
 
 #[tokio::test]
+async fn an_upgrade_restarts_what_an_older_server_started_and_nothing_else() {
+    let test = TestHost::new().await;
+    let sprite = test.create("one").await.id;
+    let before = test.host.awake(sprite).await.expect("awake").machine();
+    assert!(!test.host.upgrade(sprite).await.expect("looks"));
+    test.driver.renew();
+    assert!(test.host.upgrade(sprite).await.expect("upgrades"));
+    let after = test.host.awake(sprite).await.expect("awake").machine();
+    assert_ne!(before, after);
+    assert!(!test.host.upgrade(sprite).await.expect("looks"));
+    assert_eq!(test.driver.started(), 2);
+    test.host.destroy(sprite).await.expect("destroy");
+    let gone = test.host.upgrade(sprite).await;
+    assert!(matches!(gone, Err(RestartError::NotFound)));
+}
+
+#[tokio::test]
 async fn a_destroyed_sprite_is_gone_in_every_state() {
     let test = TestHost::with(sleepy()).await;
-    let org = test.principal.org.clone();
     let sprite = test.create("running").await;
     let awake = test.host.awake(sprite.id).await.expect("awake");
-    test.host
-        .destroy(&org, &name("running"))
-        .await
-        .expect("destroy");
+    test.host.destroy(sprite.id).await.expect("destroy");
     assert_eq!(run(&awake, &["true"]).await, None);
     let warm = test.create("warm").await;
     until_status(&test.host, warm.id, SpriteStatus::Warm).await;
-    test.host
-        .destroy(&org, &name("warm"))
-        .await
-        .expect("destroy");
+    test.host.destroy(warm.id).await.expect("destroy");
     for id in [sprite.id, warm.id] {
         assert!(matches!(
             test.host.sprite_by_id(id).await,
@@ -404,7 +414,7 @@ async fn a_destroyed_sprite_is_gone_in_every_state() {
             Err(WakeError::NotFound)
         ));
     }
-    let again = test.host.destroy(&org, &name("warm")).await;
+    let again = test.host.destroy(warm.id).await;
     assert!(matches!(again, Err(DestroyError::NotFound)));
     // The name is free, the id is not.
     assert_ne!(test.create("warm").await.id, warm.id);
@@ -414,12 +424,11 @@ async fn a_destroyed_sprite_is_gone_in_every_state() {
 #[tokio::test]
 async fn a_destroy_goes_on_until_it_is_done() {
     let test = TestHost::new().await;
-    let org = test.principal.org.clone();
     let sprite = test.create("one").await;
     test.disks.fail(Step::DeleteDisk, 4);
     let error = test
         .host
-        .destroy(&org, &name("one"))
+        .destroy(sprite.id)
         .await
         .expect_err("keeps failing");
     assert!(matches!(error, DestroyError::Step { .. }), "{error}");
@@ -459,10 +468,7 @@ async fn watchers_see_every_change_or_are_told_to_list_again() {
     let mut watch = test.host.watch(&org);
     let sprite = test.create("one").await;
     until_status(&test.host, sprite.id, SpriteStatus::Warm).await;
-    test.host
-        .destroy(&org, &name("one"))
-        .await
-        .expect("destroy");
+    test.host.destroy(sprite.id).await.expect("destroy");
     let mut seen = Vec::new();
     loop {
         match watch.next().await.expect("open") {
@@ -481,16 +487,13 @@ async fn watchers_see_every_change_or_are_told_to_list_again() {
     );
 
     // A reader that does not read is told, and costs no more than what is kept.
-    test.create("two").await;
+    let two = test.create("two").await.id;
     let change = Change {
         url_auth: Some(UrlAuth::Public),
         ..Change::default()
     };
     for _ in 0..600 {
-        test.host
-            .update(&org, &name("two"), change.clone())
-            .await
-            .expect("update");
+        test.host.update(two, change.clone()).await.expect("update");
     }
     assert!(matches!(watch.next().await, Some(WatchEvent::Missed)));
     test.host.close().await;
@@ -520,6 +523,13 @@ async fn closing_stops_every_machine_in_order() {
         .await;
     assert!(matches!(late, Err(CreateError::Closing)));
     test.host.close().await;
+}
+
+fn test_token(test: &TestHost) -> &TokenId {
+    match &test.principal.who {
+        Who::Token(token) => token,
+        Who::Sprite(sprite) => panic!("sprite {sprite} has no token"),
+    }
 }
 
 #[tokio::test]
@@ -555,7 +565,7 @@ async fn tokens_open_their_organisation_and_no_other() {
             "{bad}"
         );
     }
-    let (ours, token) = (&test.principal.org, &test.principal.token);
+    let (ours, token) = (&test.principal.org, test_token(&test));
     assert!(
         !test
             .host
@@ -576,7 +586,7 @@ async fn a_token_that_another_process_revokes_is_refused_at_once() {
     let test = TestHost::new().await;
     assert!(test.host.authenticate(&test.token).await.is_ok());
     let other = Catalog::open(&test.catalog_file()).await.expect("open");
-    let (org, token) = (&test.principal.org, &test.principal.token);
+    let (org, token) = (&test.principal.org, test_token(&test));
     let at = time::OffsetDateTime::UNIX_EPOCH;
     assert!(other.revoke_token(org, token, at).await.expect("revoke"));
     let refused = test.host.authenticate(&test.token).await;
@@ -591,6 +601,7 @@ async fn lists_page_and_count() {
         test.create(name).await;
     }
     let query = |prefix: Option<&str>, after: Option<&str>, limit| ListQuery {
+        scope: Scope::Organisation,
         prefix: prefix.map(str::to_owned),
         after: after.map(str::to_owned),
         limit,

@@ -319,7 +319,7 @@ async fn privileges_that_the_walls_do_not_give_are_refused() {
 async fn the_policies_of_a_sprite_that_is_gone_cannot_be_set() {
     let test = TestHost::new().await;
     let sprite = test.create("one").await;
-    let destroyed = test.host.destroy(&test.principal.org, &sprite.name);
+    let destroyed = test.host.destroy(sprite.id);
     destroyed.await.expect("destroy");
     let refused = test.host.set_policy(&sprite, closed()).await;
     assert!(matches!(refused, Err(PolicyError::NotFound)), "{refused:?}");

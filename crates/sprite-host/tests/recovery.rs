@@ -18,7 +18,7 @@ use sprite_host::{
 use sprite_machine::{Beginning, Identity, MachineDriver, MachineSpec};
 use sprite_testkit::{TestHost, eventually};
 use sprite_types::{DriverKind, Egress, Generation, MachineId, SpriteId, SpriteName, SpriteStatus};
-use support::{SOON, all, run, until_in_agreement, until_status};
+use support::{SOON, all, destroy, run, until_in_agreement, until_status};
 use tokio::sync::Notify;
 
 /// Counts the points that are passed, and stops at one of them.
@@ -104,7 +104,7 @@ async fn life(test: &TestHost, told: &Mutex<Told>) {
     until_status(host, sprite.id, SpriteStatus::Cold).await;
     let awake = host.awake(sprite.id).await.expect("boot");
     tell(&|told| told.destroy_asked = true);
-    host.destroy(org, &name()).await.expect("destroy");
+    host.destroy(sprite.id).await.expect("destroy");
     tell(&|told| told.destroyed = true);
     drop(awake);
 }
@@ -179,7 +179,7 @@ async fn check(test: &mut TestHost, told: &Told) {
         assert_eq!(run(&awake, &["true"]).await, Some((0, String::new())));
     }
     // And what is not there can be made.
-    match test.host.destroy(&org, &name()).await {
+    match destroy(&test.host, &org, &name()).await {
         Ok(()) | Err(DestroyError::NotFound) => {}
         Err(error) => panic!("{error:?}"),
     }
@@ -493,8 +493,8 @@ async fn a_destroy_that_was_cut_off_is_finished() {
     let mut test = TestHost::new().await;
     let sprite = test.create("one").await;
     let mut held = test.disks.hold(sprite_testkit::Step::DeleteDisk);
-    let (host, org) = (test.host.clone(), test.principal.org.clone());
-    let destroying = tokio::spawn(async move { host.destroy(&org, &name()).await });
+    let host = test.host.clone();
+    let destroying = tokio::spawn(async move { host.destroy(sprite.id).await });
     // It is at the disk, so it was announced.
     tokio::time::timeout(SOON, held.reached())
         .await

@@ -52,6 +52,16 @@ async fn a_sprite_asleep_has_no_machine_and_no_task_and_wakes_with_its_memory() 
 }
 
 #[tokio::test]
+async fn memory_is_given_up_for_an_upgrade_if_it_is_of_an_older_server() {
+    let (test, sprite) = asleep().await;
+    assert!(!test.host.upgrade(sprite).await.expect("looks"));
+    assert_eq!(test.driver.started(), 1, "it sleeps on");
+    test.driver.renew();
+    assert!(test.host.upgrade(sprite).await.expect("upgrades"));
+    assert_eq!(sessions(&test, sprite).await, 0);
+}
+
+#[tokio::test]
 async fn memory_outlives_the_server() {
     let (mut test, sprite) = asleep().await;
     test.host.close().await;

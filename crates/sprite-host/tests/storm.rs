@@ -9,9 +9,9 @@ use sprite_host::{
     CreateError, DestroyError, Faults, Host, HostOptions, LookupError, NewSprite, RestartError,
     WakeError,
 };
-use sprite_testkit::{Step, TestHost, eventually};
+use sprite_testkit::{Seeded, Step, TestHost, eventually};
 use sprite_types::{OrgId, SpriteName};
-use support::{SOON, all, run, until_in_agreement};
+use support::{SOON, all, destroy, run, until_in_agreement};
 use tokio::task::JoinSet;
 
 fn name(text: &str) -> SpriteName {
@@ -134,22 +134,9 @@ async fn a_client_that_goes_away_leaves_no_half_sprite_and_no_hold() {
     until_in_agreement(&test).await;
 }
 
-/// A small generator of numbers, so that a seed is a whole run (splitmix64, public domain by its author).
-struct Seeded(u64);
-
-impl Seeded {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % limit
-    }
-}
-
 /// One client that does random things to four names, and believes nothing.
 async fn client(host: Host, org: OrgId, seed: u64) {
-    let mut random = Seeded(seed);
+    let mut random = Seeded::new(seed);
     for _ in 0..25 {
         let name = name(&format!("s-{}", random.below(4)));
         let known = host.sprite(&org, &name).await;
@@ -159,7 +146,7 @@ async fn client(host: Host, org: OrgId, seed: u64) {
                 Err(CreateError::Disk(_) | CreateError::Step { .. } | CreateError::Closing) => {}
                 Err(error) => panic!("{error:?}"),
             },
-            (3, _) => match host.destroy(&org, &name).await {
+            (3, _) => match destroy(&host, &org, &name).await {
                 Ok(()) | Err(DestroyError::NotFound | DestroyError::Closing) => {}
                 Err(DestroyError::Step { .. }) => {}
                 Err(error) => panic!("{error:?}"),
@@ -188,7 +175,7 @@ async fn client(host: Host, org: OrgId, seed: u64) {
 
 /// Random clients, failing steps, dying machines and kills of the host; at the end everything agrees.
 async fn simulate(seed: u64) {
-    let mut random = Seeded(seed);
+    let mut random = Seeded::new(seed);
     let options = || HostOptions {
         idle_timeout: Some(Duration::from_millis(5)),
         cold_after: Duration::from_millis(10),
@@ -248,10 +235,7 @@ async fn simulate(seed: u64) {
         let awake = test.host.awake(sprite.id).await.expect("awake");
         assert_eq!(run(&awake, &["true"]).await, Some((0, String::new())));
         drop(awake);
-        test.host
-            .destroy(&sprite.org, &sprite.name)
-            .await
-            .expect("destroy");
+        test.host.destroy(sprite.id).await.expect("destroy");
     }
     eventually(SOON, async || match test.host.active() {
         0 => ControlFlow::Break(()),

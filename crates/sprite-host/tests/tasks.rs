@@ -89,8 +89,7 @@ async fn tasks_go_with_their_sprite() {
     let test = TestHost::with(sleepy()).await;
     let sprite = test.create("s").await.id;
     put(&test, sprite, HOUR).await;
-    let (org, it) = (&test.principal.org, "s".parse().expect("a legal name"));
-    test.host.destroy(org, &it).await.expect("destroy");
+    test.host.destroy(sprite).await.expect("destroy");
     assert!(
         test.host
             .tasks(sprite)

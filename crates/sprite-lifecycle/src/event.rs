@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::holds::Holds;
+
 /// A moment, as the time since its owner's clock began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Moment(pub Duration);
@@ -27,11 +29,23 @@ pub enum Memory {
     Snapshot,
 }
 
-/// What the owner was configured with.
+/// Which connections keep a sprite awake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Connections {
+    /// Every one that is open.
+    #[default]
+    Open,
+    /// Only bytes that go over one.
+    Traffic,
+}
+
+/// What the owner was configured with, and what the sprite's own settings say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
     /// How long a sprite stays running without a hold; `None`: for ever.
     pub idle_timeout: Option<Duration>,
+    /// Which connections keep it running.
+    pub connections: Connections,
     /// How long a sprite stays warm whose memory is kept in its machine.
     pub cold_after: Duration,
     /// Where the memory of one that falls asleep goes.
@@ -45,6 +59,11 @@ pub struct Policy {
 pub enum Request {
     /// To hold it awake.
     Wake,
+    /// That it sleeps now, whoever is connected: it waits for calls alone, and is refused where they last longer.
+    Sleep {
+        /// When it is given up.
+        until: Moment,
+    },
     /// A machine that boots after this request.
     Restart,
     /// That it is gone.
@@ -58,8 +77,17 @@ pub enum Request {
 pub enum Event {
     /// Somebody wants something; answered by [`Action::Answer`].
     Requested(RequestId, Request),
-    /// That many holds were let go.
-    Released(u32),
+    /// Holds were turned into others, or let go. A hold that begins is a [`Request::Wake`].
+    Held {
+        /// These began.
+        added: Holds,
+        /// These ended.
+        released: Holds,
+    },
+    /// Bytes went over a connection, the last of them then.
+    Traffic(Moment),
+    /// Bytes wait that somebody sent over a connection while the sprite fell asleep or slept.
+    Stirred,
     /// The sprite's own tasks hold it awake until then, or not at all.
     Tasks {
         /// When the last of them ends.
@@ -87,6 +115,8 @@ pub struct Fault {
 pub enum Left {
     /// All is as before the operation.
     AsBefore,
+    /// All is as before: something inside is in use, and the sprite is not idle. Only ever of [`Operation::Sync`].
+    InUse,
     /// There is no machine.
     NoMachine,
     /// There is no machine, and that could not be recorded.
@@ -120,7 +150,7 @@ pub enum Operation {
     /// Take over a machine that an earlier owner started, and build its environment unless it stands.
     Adopt,
     /// Have the agent write the disk. May be abandoned.
-    Sync,
+    Sync(Why),
     /// Freeze the machine and record the sprite as warm.
     Freeze,
     /// Write the machine's memory, record the sprite as warm, and end the machine.
@@ -131,6 +161,15 @@ pub enum Operation {
     Mark,
     /// A step of destroying it.
     Destroy(DestroyStep),
+}
+
+/// Why a sprite falls asleep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// It was idle for a while. What runs inside may be in use all the same.
+    Idle,
+    /// Somebody asked for it, or the owner shuts down.
+    Asked,
 }
 
 /// How to end a machine.
@@ -158,8 +197,10 @@ pub enum DestroyStep {
 pub enum Answer {
     /// The sprite is complete.
     Created,
-    /// It is awake, and one more hold counts until [`Event::Released`].
+    /// It is awake, and one more [`Hold::Call`](crate::Hold::Call) counts until [`Event::Held`].
     Awake,
+    /// It sleeps, or has no machine.
+    Asleep,
     /// A machine booted after the request.
     Restarted,
     /// It is gone.
@@ -175,6 +216,8 @@ pub enum Answer {
 pub enum Refusal {
     /// Too many wait.
     Busy,
+    /// It was asked to sleep, and calls or tasks of its own keep it awake.
+    Held,
     /// The sprite is gone, or going.
     Gone,
     /// The owner shuts down.

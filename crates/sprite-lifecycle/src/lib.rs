@@ -21,16 +21,21 @@
 //! * Every request is answered exactly once, given that operations end.
 //! * A destroy is accepted in every state. What cannot be done now waits for the next state at rest.
 //! * Every state meets every event; one that does not fit changes nothing.
+//!
+//! What a sprite uses meanwhile is counted in [`metering`].
 #![warn(missing_docs)]
 
 mod event;
+mod holds;
+pub mod metering;
 mod rest;
 mod state;
 mod step;
 
 pub use event::{
-    Action, Answer, DestroyStep, Event, Fault, Left, Memory, Moment, Operation, Policy, Refusal,
-    Request, RequestId, Stop,
+    Action, Answer, Connections, DestroyStep, Event, Fault, Left, Memory, Moment, Operation,
+    Policy, Refusal, Request, RequestId, Stop, Why,
 };
+pub use holds::{Hold, Holds};
 pub use state::{Phase, Rest, Sleep, State, Wake};
 pub use step::step;

@@ -1,7 +1,7 @@
 //! What waits is looked at whenever a sprite is at rest: first the end, then the shut-down, then restarts, then
 //! wakes, then sleep.
 
-use crate::event::{Answer, Memory, Operation, Refusal, Stop};
+use crate::event::{Action, Answer, Memory, Operation, Refusal, Stop, Why};
 use crate::state::{Phase, Rest, Wake};
 use crate::step::Turn;
 
@@ -21,6 +21,8 @@ impl Turn {
                 idle_since,
                 sleepless,
             } => {
+                // What came while it fell asleep has been taken by now.
+                self.state.waiting.settled();
                 self.settle_running();
                 self.settle_idleness(idle_since, sleepless);
             }
@@ -49,8 +51,13 @@ impl Turn {
         } else if waiting.closing {
             self.refuse_all_but_destroys(&Refusal::Closing);
             self.closed();
-        } else if !waiting.restarts.is_empty() || !waiting.wakes.is_empty() {
-            self.perform(Operation::Boot, Phase::Waking(Wake::Boot));
+        } else {
+            // Whoever was connected to its last machine was cut off with it.
+            self.state.waiting.settled();
+            self.asleep();
+            if !self.state.waiting.restarts.is_empty() || !self.state.waiting.wakes.is_empty() {
+                self.perform(Operation::Boot, Phase::Waking(Wake::Boot));
+            }
         }
     }
 
@@ -62,22 +69,48 @@ impl Turn {
             self.refuse_all_but_destroys(&Refusal::Closing);
             match self.policy.memory {
                 // What still holds it ends with the owner.
-                Memory::Snapshot => self.fall_asleep(0),
+                Memory::Snapshot => self.fall_asleep(Why::Asked, 0),
                 Memory::Machine => self.stop(Stop::Orderly),
             }
         } else if !waiting.restarts.is_empty() {
             self.stop(Stop::Orderly);
         } else {
             for request in std::mem::take(&mut self.state.waiting.wakes) {
-                self.state.holds += 1;
+                self.state.holds.calls += 1;
                 self.answer(request, Answer::Awake);
             }
+            self.settle_sleeps();
+        }
+    }
+
+    /// Who asked for sleep waits for calls alone. A task was promised the time that it asked for.
+    fn settle_sleeps(&mut self) {
+        let task = self.state.has_task(self.now);
+        let given_up = |until| task || until <= self.now;
+        let waiting = std::mem::take(&mut self.state.waiting.sleeps);
+        for (request, until) in waiting {
+            if given_up(until) {
+                self.actions
+                    .push(Action::Answer(request, Answer::Refused(Refusal::Held)));
+            } else {
+                self.state.waiting.sleeps.push((request, until));
+            }
+        }
+        if !self.state.waiting.sleeps.is_empty() && self.state.holds.calls == 0 {
+            self.fall_asleep(Why::Asked, 0);
+        }
+    }
+
+    /// Answers all who asked for sleep: it sleeps.
+    fn asleep(&mut self) {
+        for (request, _) in std::mem::take(&mut self.state.waiting.sleeps) {
+            self.answer(request, Answer::Asleep);
         }
     }
 
     /// The idle time begins when the last hold is let go or the last task ends, and anew after every hold.
     fn settle_idleness(&mut self, before: Option<crate::Moment>, failures: u32) {
-        let (held, now) = (self.state.held(self.now), self.now);
+        let (held, now) = (self.state.held(self.now, &self.policy), self.now);
         if let Phase::Running {
             idle_since,
             sleepless,
@@ -103,11 +136,17 @@ impl Turn {
                 Memory::Snapshot => self.closed(),
             }
         } else if !waiting.restarts.is_empty() {
+            self.asleep();
             self.stop(Stop::Hard);
-        } else if !waiting.wakes.is_empty() {
-            match memory {
-                Memory::Machine => self.perform(Operation::Thaw, Phase::Waking(Wake::Thaw)),
-                Memory::Snapshot => self.perform(Operation::Load, Phase::Waking(Wake::Load)),
+        } else {
+            self.asleep();
+            let waiting = &self.state.waiting;
+            let stirred = waiting.stirred && waiting.stir_at <= self.now;
+            if stirred || !waiting.wakes.is_empty() {
+                match memory {
+                    Memory::Machine => self.perform(Operation::Thaw, Phase::Waking(Wake::Thaw)),
+                    Memory::Snapshot => self.perform(Operation::Load, Phase::Waking(Wake::Load)),
+                }
             }
         }
     }
@@ -123,12 +162,21 @@ impl Turn {
             self.stop(Stop::Hard);
         } else {
             self.refuse_wakes(&cause);
+            self.refuse_sleeps(&Refusal::Failed(cause));
+        }
+    }
+
+    /// Answers all who asked for sleep: it does not.
+    pub(crate) fn refuse_sleeps(&mut self, refusal: &Refusal) {
+        for (request, _) in std::mem::take(&mut self.state.waiting.sleeps) {
+            self.answer(request, Answer::Refused(refusal.clone()));
         }
     }
 
     fn refuse_all_but_destroys(&mut self, refusal: &Refusal) {
         let wakes = std::mem::take(&mut self.state.waiting.wakes);
         let restarts = std::mem::take(&mut self.state.waiting.restarts);
+        self.refuse_sleeps(refusal);
         let refused = Answer::Refused(refusal.clone());
         self.answer_all(wakes, &refused);
         self.answer_all(restarts, &refused);

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::event::{Action, DestroyStep, Memory, Moment, Operation, Policy, RequestId, Stop};
+use crate::event::{Action, DestroyStep, Memory, Moment, Operation, Policy, RequestId, Stop, Why};
+use crate::holds::Holds;
 
 /// How often the wait before another attempt to fall asleep is doubled.
 const SLEEP_DOUBLINGS: u32 = 6;
@@ -16,7 +17,7 @@ pub(crate) const RECORD_PAUSE: Duration = Duration::from_secs(2);
 pub struct State {
     pub(crate) phase: Phase,
     /// Holds handed out and not let go.
-    pub(crate) holds: u32,
+    pub(crate) holds: Holds,
     /// Until when the sprite's own tasks hold it; a moment that has passed holds nothing.
     pub(crate) tasks_until: Option<Moment>,
     pub(crate) waiting: Waiting,
@@ -98,7 +99,7 @@ pub enum Wake {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sleep {
     /// The disk is being written; the machine runs, and a wake only abandons this.
-    Sync,
+    Sync(Why),
     /// The machine is being frozen.
     Freeze,
     /// The machine's memory is being written; then there is no machine.
@@ -136,18 +137,26 @@ pub enum Rest {
 pub(crate) struct Waiting {
     pub(crate) create: Option<RequestId>,
     pub(crate) wakes: Vec<RequestId>,
+    /// Each with when it is given up.
+    pub(crate) sleeps: Vec<(RequestId, Moment)>,
     pub(crate) restarts: Vec<RequestId>,
     pub(crate) destroys: Vec<RequestId>,
     pub(crate) closes: Vec<RequestId>,
     /// A close was asked for: nothing new begins, ever.
     pub(crate) closing: bool,
+    /// Bytes wait for the sprite: it wakes as soon as it sleeps.
+    pub(crate) stirred: bool,
+    /// How often it could not be woken for them.
+    pub(crate) unstirred: u32,
+    /// Not before then is that tried again.
+    pub(crate) stir_at: Moment,
 }
 
 impl State {
     fn at(phase: Phase) -> Self {
         Self {
             phase,
-            holds: 0,
+            holds: Holds::default(),
             tasks_until: None,
             waiting: Waiting::default(),
         }
@@ -206,26 +215,31 @@ impl State {
 
     /// Holds handed out and not let go.
     #[must_use]
-    pub fn holds(&self) -> u32 {
+    pub fn holds(&self) -> Holds {
         self.holds
     }
 
+    /// Whether a task of its own wants the sprite awake at `now`.
+    pub(crate) fn has_task(&self, now: Moment) -> bool {
+        self.tasks_until.is_some_and(|until| until > now)
+    }
+
     /// Whether somebody, or a task of its own, wants the sprite awake at `now`.
-    pub(crate) fn held(&self, now: Moment) -> bool {
-        self.holds > 0 || self.tasks_until.is_some_and(|until| until > now)
+    pub(crate) fn held(&self, now: Moment, policy: &Policy) -> bool {
+        self.holds.keep_awake(policy) || self.has_task(now)
     }
 
     /// Whether nothing will happen before the next request, and nothing of a machine is there: the owner may
-    /// forget the state, and begin with [`State::cold`] or [`State::warm`] again unless the sprite is gone.
+    /// forget the state, and begin with [`State::cold`] or [`State::warm`] again unless the sprite is gone. Not while
+    /// somebody is connected to what sleeps: what he sends wakes it.
     #[must_use]
     pub fn forgettable(&self) -> bool {
         match self.phase {
-            Phase::Cold
-            | Phase::Warm {
+            Phase::Cold | Phase::Gone => true,
+            Phase::Warm {
                 memory: Memory::Snapshot,
                 ..
-            }
-            | Phase::Gone => true,
+            } => self.holds.is_empty(),
             Phase::Creating
             | Phase::Unrecorded { .. }
             | Phase::Waking(_)
@@ -250,35 +264,45 @@ impl State {
                 idle_since,
                 sleepless,
             } => {
-                let timeout = policy.idle_timeout?;
-                let doubled = timeout.saturating_mul(1 << (*sleepless).min(SLEEP_DOUBLINGS));
-                match idle_since {
-                    Some(since) => Some(since.after(doubled)),
+                let given_up = self.waiting.sleeps.iter().map(|(_, until)| *until).min();
+                let idle = match idle_since {
+                    Some(since) => idle_until(*since, *sleepless, policy),
                     // Idleness begins with the end of the last task, unless somebody holds it then.
-                    None if self.holds == 0 => self.tasks_until,
+                    None if !self.holds.keep_awake(policy) => {
+                        self.tasks_until.filter(|_| policy.idle_timeout.is_some())
+                    }
                     None => None,
-                }
+                };
+                [given_up, idle].into_iter().flatten().min()
             }
-            Phase::Warm {
-                since,
-                memory: Memory::Machine,
-            } => Some(since.after(policy.cold_after)),
+            Phase::Warm { since, memory } => {
+                let cold = match memory {
+                    Memory::Machine => Some(since.after(policy.cold_after)),
+                    // It costs nothing: nobody but a person drops it.
+                    Memory::Snapshot => None,
+                };
+                let stir = self.waiting.stirred.then_some(self.waiting.stir_at);
+                [cold, stir].into_iter().flatten().min()
+            }
             Phase::Unrecorded { retry_at } => Some(*retry_at),
             Phase::Destroying { retry_at, .. } => *retry_at,
             Phase::Creating
             | Phase::Cold
             | Phase::Waking(_)
             | Phase::FallingAsleep { .. }
-            // It costs nothing: nobody but a person drops it.
-            | Phase::Warm {
-                memory: Memory::Snapshot,
-                ..
-            }
             | Phase::Stopping(_)
             | Phase::Failed { .. }
             | Phase::Marking(_)
             | Phase::Gone => None,
         }
+    }
+}
+
+impl Waiting {
+    /// Nobody waits for the sprite to wake for bytes.
+    pub(crate) fn settled(&mut self) {
+        (self.stirred, self.unstirred) = (false, 0);
+        self.stir_at = Moment::default();
     }
 }
 
@@ -302,6 +326,20 @@ impl From<Rest> for Phase {
             Rest::Failed { cause } => Self::Failed { cause },
         }
     }
+}
+
+/// When a sprite falls asleep that is idle since then and could not so often; `None`: never.
+pub(crate) fn idle_until(since: Moment, sleepless: u32, policy: &Policy) -> Option<Moment> {
+    let doubled = 1 << sleepless.min(SLEEP_DOUBLINGS);
+    let timeout = policy.idle_timeout?.saturating_mul(doubled);
+    Some(since.after(timeout))
+}
+
+/// How long after it failed so often a sprite is woken again for whoever is connected to it.
+pub(crate) fn stir_pause(failures: u32) -> Duration {
+    const FIRST: Duration = Duration::from_secs(1);
+    const DOUBLINGS: u32 = 6;
+    FIRST.saturating_mul(1 << failures.saturating_sub(1).min(DOUBLINGS))
 }
 
 /// How long after its `failures`-th failure a step of a destroy is tried again.

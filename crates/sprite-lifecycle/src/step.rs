@@ -2,9 +2,12 @@
 
 use crate::event::{
     Action, Answer, DestroyStep, Event, Fault, Left, Memory, Moment, Operation, Policy, Refusal,
-    Request, RequestId, Stop,
+    Request, RequestId, Stop, Why,
 };
-use crate::state::{Phase, RECORD_PAUSE, Sleep, State, Wake, destroy_pause};
+use crate::holds::Holds;
+use crate::state::{
+    Phase, RECORD_PAUSE, Sleep, State, Wake, destroy_pause, idle_until, stir_pause,
+};
 
 /// How often a step of a destroy fails before those who wait for it are told; it is tried on after that.
 const PATIENCE: u32 = 3;
@@ -20,7 +23,9 @@ pub fn step(state: &State, event: Event, now: Moment, policy: &Policy) -> (State
     };
     match event {
         Event::Requested(id, request) => turn.requested(id, request),
-        Event::Released(holds) => turn.released(holds),
+        Event::Held { added, released } => turn.held(added, released),
+        Event::Traffic(at) => turn.traffic(at),
+        Event::Stirred => turn.stirred(),
         Event::Tasks { until } => turn.tasks(until),
         Event::Finished(Ok(())) => turn.done(),
         Event::Finished(Err(fault)) => turn.failed(fault),
@@ -55,9 +60,12 @@ impl Turn {
         self.actions.push(Action::Perform(operation));
     }
 
-    pub(crate) fn fall_asleep(&mut self, sleepless: u32) {
-        let step = Sleep::Sync;
-        self.perform(Operation::Sync, Phase::FallingAsleep { step, sleepless });
+    pub(crate) fn fall_asleep(&mut self, why: Why, sleepless: u32) {
+        let step = Sleep::Sync(why);
+        self.perform(
+            Operation::Sync(why),
+            Phase::FallingAsleep { step, sleepless },
+        );
     }
 
     pub(crate) fn stop(&mut self, how: Stop) {
@@ -77,6 +85,7 @@ impl Turn {
     fn requested(&mut self, id: RequestId, request: Request) {
         let waiting = &mut self.state.waiting;
         let queue = match request {
+            Request::Sleep { until } => return self.sleep_requested(id, until),
             Request::Wake => &mut waiting.wakes,
             Request::Restart => &mut waiting.restarts,
             Request::Destroy => &mut waiting.destroys,
@@ -93,12 +102,16 @@ impl Turn {
             // The machine still runs: no request waits for a sleep that has not begun.
             (
                 Phase::FallingAsleep {
-                    step: Sleep::Sync, ..
+                    step: Sleep::Sync(_),
+                    ..
                 },
-                Request::Wake | Request::Restart | Request::Destroy | Request::Close,
+                Request::Wake
+                | Request::Sleep { .. }
+                | Request::Restart
+                | Request::Destroy
+                | Request::Close,
             ) => {
-                self.actions.push(Action::Abandon);
-                self.state.phase = Phase::running();
+                self.stay_awake();
             }
             // Somebody wants it gone now: do not wait for the next attempt.
             (
@@ -123,26 +136,92 @@ impl Turn {
                 | Phase::Marking(_)
                 | Phase::Destroying { .. }
                 | Phase::Gone,
-                Request::Wake | Request::Restart | Request::Destroy | Request::Close,
+                Request::Wake
+                | Request::Sleep { .. }
+                | Request::Restart
+                | Request::Destroy
+                | Request::Close,
             ) => {}
         }
     }
 
-    fn released(&mut self, holds: u32) {
-        // More than were handed out cannot be let go; a mistake there must not keep the sprite awake for ever.
-        self.state.holds = self.state.holds.saturating_sub(holds);
+    /// Waits beside whatever is under way: nothing is abandoned for it.
+    fn sleep_requested(&mut self, id: RequestId, until: Moment) {
+        if self.state.waiting.sleeps.len() >= self.policy.most_waiting {
+            return self.answer(id, Answer::Refused(Refusal::Busy));
+        }
+        self.state.waiting.sleeps.push((id, until));
+    }
+
+    fn held(&mut self, added: Holds, released: Holds) {
+        self.state.holds = self.state.holds.and(added).without(released);
+    }
+
+    fn traffic(&mut self, at: Moment) {
+        match &mut self.state.phase {
+            Phase::Running { idle_since, .. } => {
+                if let Some(since) = idle_since {
+                    *since = at.max(*since);
+                }
+            }
+            Phase::FallingAsleep {
+                step: Sleep::Sync(Why::Idle),
+                ..
+            } if !self.state.waiting.closing => self.stay_awake(),
+            // It was asked to sleep, or is on its way: what comes afterwards tells so.
+            Phase::FallingAsleep { .. }
+            | Phase::Creating
+            | Phase::Cold
+            | Phase::Unrecorded { .. }
+            | Phase::Waking(_)
+            | Phase::Warm { .. }
+            | Phase::Stopping(_)
+            | Phase::Failed { .. }
+            | Phase::Marking(_)
+            | Phase::Destroying { .. }
+            | Phase::Gone => {}
+        }
+    }
+
+    fn stirred(&mut self) {
+        self.traffic(self.now);
+        match self.state.phase {
+            // On its way it may fail yet.
+            Phase::FallingAsleep { .. }
+            | Phase::Warm { .. }
+            | Phase::Waking(Wake::Thaw | Wake::Load) => {
+                self.state.waiting.stirred = !self.state.waiting.closing;
+            }
+            // It runs, or nothing is connected to it.
+            Phase::Running { .. }
+            | Phase::Creating
+            | Phase::Cold
+            | Phase::Unrecorded { .. }
+            | Phase::Waking(Wake::Boot | Wake::Adopt)
+            | Phase::Stopping(_)
+            | Phase::Failed { .. }
+            | Phase::Marking(_)
+            | Phase::Destroying { .. }
+            | Phase::Gone => {}
+        }
+    }
+
+    /// Gives a sleep up that has not begun.
+    fn stay_awake(&mut self) {
+        self.actions.push(Action::Abandon);
+        self.state.phase = Phase::running();
     }
 
     fn tasks(&mut self, until: Option<Moment>) {
         self.state.tasks_until = until;
         if let Phase::FallingAsleep {
-            step: Sleep::Sync, ..
+            step: Sleep::Sync(_),
+            ..
         } = self.state.phase
-            && self.state.held(self.now)
+            && self.state.has_task(self.now)
             && !self.state.waiting.closing
         {
-            self.actions.push(Action::Abandon);
-            self.state.phase = Phase::running();
+            self.stay_awake();
         }
     }
 
@@ -166,7 +245,7 @@ impl Turn {
                 }
             }
             Phase::FallingAsleep {
-                step: Sleep::Sync,
+                step: Sleep::Sync(_),
                 sleepless,
             } => {
                 let (operation, step) = match self.policy.memory {
@@ -239,10 +318,14 @@ impl Turn {
             Phase::Creating => self.destroy(DestroyStep::Machine, Some(cause)),
             Phase::Waking(how) => self.wake_failed(how, cause, left),
             Phase::FallingAsleep {
-                step: Sleep::Sync | Sleep::Freeze | Sleep::Snapshot,
+                step: Sleep::Sync(_) | Sleep::Freeze | Sleep::Snapshot,
                 sleepless,
             } => {
-                let sleepless = sleepless.saturating_add(1);
+                let used = left == Left::InUse;
+                if !used {
+                    self.refuse_sleeps(&Refusal::Failed(cause.clone()));
+                }
+                let sleepless = sleepless.saturating_add(u32::from(!used));
                 let before = Phase::Running {
                     idle_since: Some(self.now),
                     sleepless,
@@ -305,16 +388,23 @@ impl Turn {
         }
     }
 
-    /// It could not be woken, and sleeps on if it can: the next wake tries again.
+    /// It could not be woken, and sleeps on if it can: the next wake tries again. Whoever is connected and sent
+    /// something cannot be told, and does not ask again: for him it is tried again after a while.
     fn rewarm(&mut self, cause: String, left: Left, memory: Memory) {
         self.refuse_wakes(&cause);
         let since = self.now;
+        let (waiting, connected) = (&mut self.state.waiting, !self.state.holds.is_empty());
+        waiting.stirred &= connected;
+        if waiting.stirred {
+            waiting.unstirred = waiting.unstirred.saturating_add(1);
+            waiting.stir_at = since.after(stir_pause(waiting.unstirred));
+        }
         self.after_fault(cause, left, Phase::Warm { since, memory });
     }
 
     fn after_fault(&mut self, cause: String, left: Left, before: Phase) {
         self.state.phase = match left {
-            Left::AsBefore => before,
+            Left::AsBefore | Left::InUse => before,
             Left::NoMachine => Phase::Cold,
             Left::Unrecorded => Phase::Unrecorded {
                 retry_at: self.now.after(RECORD_PAUSE),
@@ -377,7 +467,8 @@ impl Turn {
                 ..
             } => self.stop(Stop::Hard),
             Phase::FallingAsleep {
-                step: Sleep::Sync, ..
+                step: Sleep::Sync(_),
+                ..
             } => {
                 self.actions.push(Action::Abandon);
                 self.stop(Stop::Hard);
@@ -413,20 +504,25 @@ impl Turn {
         }
         match &self.state.phase {
             Phase::Running {
-                idle_since: Some(_),
+                idle_since: Some(since),
                 sleepless,
             } => {
-                let sleepless = *sleepless;
-                self.fall_asleep(sleepless);
+                let (since, sleepless) = (*since, *sleepless);
+                let until = idle_until(since, sleepless, &self.policy);
+                if until.is_some_and(|until| until <= self.now) {
+                    self.fall_asleep(Why::Idle, sleepless);
+                }
             }
             // The last task has ended: idleness begins.
             Phase::Running {
                 idle_since: None, ..
             } => {}
             Phase::Warm {
+                since,
                 memory: Memory::Machine,
-                ..
-            } => self.stop(Stop::Hard),
+            } if since.after(self.policy.cold_after) <= self.now => self.stop(Stop::Hard),
+            // Somebody waits for it: that is taken up below.
+            Phase::Warm { .. } => {}
             // What ends a machine that is gone only records that.
             Phase::Unrecorded { .. } => self.stop(Stop::Hard),
             Phase::Destroying { .. } => self.retry_destroy(),
@@ -435,11 +531,7 @@ impl Turn {
             | Phase::Cold
             | Phase::Waking(Wake::Boot | Wake::Thaw | Wake::Load | Wake::Adopt)
             | Phase::FallingAsleep {
-                step: Sleep::Sync | Sleep::Freeze | Sleep::Snapshot,
-                ..
-            }
-            | Phase::Warm {
-                memory: Memory::Snapshot,
+                step: Sleep::Sync(_) | Sleep::Freeze | Sleep::Snapshot,
                 ..
             }
             | Phase::Stopping(Stop::Orderly | Stop::Hard)

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use sprite_lifecycle::{
-    Action, Answer, DestroyStep, Event, Fault, Left, Memory, Moment, Operation, Phase, Policy,
-    Request, RequestId, State, step,
+    Action, Answer, Connections, DestroyStep, Event, Fault, Hold, Holds, Left, Memory, Moment,
+    Operation, Phase, Policy, Refusal, Request, RequestId, State, Why, step,
 };
 
-fn policy(memory: Memory) -> Policy {
+fn policy(memory: Memory, connections: Connections) -> Policy {
     Policy {
+        connections,
         idle_timeout: Some(Duration::from_secs(30)),
         cold_after: Duration::from_secs(3600),
         memory,
@@ -18,8 +19,22 @@ fn policy(memory: Memory) -> Policy {
     }
 }
 
-fn memories() -> impl Strategy<Value = Memory> {
-    prop_oneof![Just(Memory::Machine), Just(Memory::Snapshot)]
+fn owners() -> impl Strategy<Value = (Memory, Connections)> {
+    let memories = prop_oneof![Just(Memory::Machine), Just(Memory::Snapshot)];
+    let connections = prop_oneof![Just(Connections::Open), Just(Connections::Traffic)];
+    (memories, connections)
+}
+
+fn lasting() -> impl Strategy<Value = Hold> {
+    prop_oneof![
+        Just(Hold::Session),
+        Just(Hold::Connection),
+        Just(Hold::Presence)
+    ]
+}
+
+fn holds() -> impl Strategy<Value = Hold> {
+    prop_oneof![Just(Hold::Call), lasting()]
 }
 
 /// What a machine is in the model, apart from what the lifecycle believes.
@@ -39,7 +54,13 @@ enum Command {
     Request(Request),
     Finish,
     Fail(Left),
-    Release,
+    Release(Hold),
+    /// A call becomes something that lasts.
+    Turn(Hold),
+    /// Somebody asks for sleep, and waits so many seconds.
+    Sleep(u64),
+    Traffic,
+    Stirred,
     MachineDies,
     /// Tasks hold the sprite for so many seconds from now, or no longer.
     Tasks(Option<u64>),
@@ -57,7 +78,12 @@ fn commands() -> impl Strategy<Value = Command> {
         1 => Just(Command::Fail(Left::NoMachine)),
         1 => Just(Command::Fail(Left::Unrecorded)),
         1 => Just(Command::Fail(Left::Unknown)),
-        4 => Just(Command::Release),
+        4 => holds().prop_map(Command::Release),
+        4 => lasting().prop_map(Command::Turn),
+        2 => (0..100u64).prop_map(Command::Sleep),
+        2 => Just(Command::Traffic),
+        2 => Just(Command::Stirred),
+        1 => Just(Command::Fail(Left::InUse)),
         1 => Just(Command::MachineDies),
         2 => prop::option::of(0..5000u64).prop_map(Command::Tasks),
         4 => (0..5000u64).prop_map(Command::Wait),
@@ -76,16 +102,21 @@ struct World {
     row: bool,
     open: BTreeMap<RequestId, Option<Request>>,
     next_request: u64,
-    holds: u32,
+    holds: Holds,
     tasks_until: Option<Moment>,
     destroy_begun: bool,
     closing: bool,
 }
 
 impl World {
-    fn new(memory: Memory, state: State, actions: Vec<Action>, machine: Machine) -> Self {
+    fn new(
+        (memory, connections): (Memory, Connections),
+        state: State,
+        actions: Vec<Action>,
+        machine: Machine,
+    ) -> Self {
         let mut world = Self {
-            policy: policy(memory),
+            policy: policy(memory, connections),
             snapshot: memory == Memory::Snapshot && matches!(state.phase(), Phase::Warm { .. }),
             state,
             now: Moment::default(),
@@ -95,7 +126,7 @@ impl World {
             row: true,
             open: BTreeMap::new(),
             next_request: 1,
-            holds: 0,
+            holds: Holds::default(),
             tasks_until: None,
             destroy_begun: false,
             closing: false,
@@ -125,7 +156,9 @@ impl World {
         for action in actions {
             match action {
                 Action::Perform(operation) => self.begin(operation),
-                Action::Abandon => assert_eq!(self.operation.take(), Some(Operation::Sync)),
+                Action::Abandon => {
+                    assert!(matches!(self.operation.take(), Some(Operation::Sync(_))));
+                }
                 Action::Answer(request, answer) => self.answered(request, &answer),
             }
         }
@@ -149,16 +182,12 @@ impl World {
                 assert!(self.snapshot, "only what was kept is loaded");
             }
             Operation::Thaw => assert!(matches!(self.machine, Machine::Frozen | Machine::Dead)),
-            Operation::Sync | Operation::Freeze | Operation::Snapshot => {
+            Operation::Sync(why) => self.may_fall_asleep(why),
+            Operation::Freeze | Operation::Snapshot => {
                 assert!(matches!(self.machine, Machine::Running | Machine::Dead));
                 assert!(
-                    self.holds == 0 || self.closing,
-                    "nobody is put to sleep while held"
-                );
-                let tasks = self.tasks_until.is_some_and(|until| until > self.now);
-                assert!(
-                    !tasks || self.closing || operation != Operation::Sync,
-                    "no sprite with a live task begins to fall asleep"
+                    self.holds.calls == 0 || self.closing,
+                    "no call is put to sleep"
                 );
             }
             Operation::Destroy(DestroyStep::Machine) => {}
@@ -183,13 +212,45 @@ impl World {
         self.operation = Some(operation);
     }
 
+    fn may_fall_asleep(&self, why: Why) {
+        assert!(matches!(self.machine, Machine::Running | Machine::Dead));
+        if self.closing {
+            return;
+        }
+        let tasks = self.tasks_until.is_some_and(|until| until > self.now);
+        assert!(!tasks, "no sprite with a live task begins to fall asleep");
+        assert_eq!(self.holds.calls, 0, "no call is put to sleep");
+        match why {
+            Why::Idle => {
+                assert_eq!(self.holds.sessions, 0, "attached commands keep it awake");
+                assert!(
+                    self.holds.connections == 0 || self.policy.connections == Connections::Traffic,
+                    "open connections keep it awake"
+                );
+            }
+            Why::Asked => {
+                let mut asked = self.open.values();
+                let sleep = |asked: &Option<Request>| matches!(asked, Some(Request::Sleep { .. }));
+                assert!(asked.any(sleep), "nobody asked for it");
+            }
+        }
+    }
+
     fn answered(&mut self, request: RequestId, answer: &Answer) {
         let asked = self.open.remove(&request);
         let asked = asked.unwrap_or_else(|| panic!("{request:?} is answered twice: {answer:?}"));
         match (asked, answer) {
             (Some(Request::Wake), Answer::Awake) => {
                 assert!(matches!(self.machine, Machine::Running | Machine::Dead));
-                self.holds += 1;
+                self.holds.calls += 1;
+            }
+            (Some(Request::Sleep { .. }), Answer::Asleep) => {
+                let stands = matches!(self.machine, Machine::None | Machine::Frozen);
+                assert!(stands || self.machine == Machine::Dead);
+            }
+            (Some(Request::Sleep { until }), Answer::Refused(Refusal::Held)) => {
+                let task = self.tasks_until.is_some_and(|end| end > self.now);
+                assert!(task || until <= self.now, "given up before its time");
             }
             (Some(Request::Restart), Answer::Restarted) => {}
             (Some(Request::Destroy), Answer::Destroyed) => {
@@ -204,8 +265,12 @@ impl World {
     /// At rest, everything that was asked for is answered.
     fn nothing_waits_at_rest(&self) {
         if self.operation.is_none() && !matches!(self.state.phase(), Phase::Destroying { .. }) {
+            let waits_for_a_call = |asked: &Option<Request>| {
+                matches!(asked, Some(Request::Sleep { until }) if *until > self.now)
+                    && self.holds.calls > 0
+            };
             assert!(
-                self.open.is_empty(),
+                self.open.values().all(waits_for_a_call),
                 "{:?} wait in {:?}",
                 self.open,
                 self.state.phase()
@@ -237,7 +302,7 @@ impl World {
             | Operation::Adopt
             | Operation::Freeze
             | Operation::Snapshot
-            | Operation::Sync
+            | Operation::Sync(_)
                 if dead =>
             {
                 self.operation = Some(operation);
@@ -260,7 +325,7 @@ impl World {
             Operation::Destroy(DestroyStep::Machine) => self.machine = Machine::None,
             Operation::Destroy(DestroyStep::Disk) => self.disk = false,
             Operation::Destroy(DestroyStep::Row) => self.row = false,
-            Operation::Create | Operation::Sync | Operation::Mark => {}
+            Operation::Create | Operation::Sync(_) | Operation::Mark => {}
         }
         self.event(Event::Finished(Ok(())));
     }
@@ -273,11 +338,13 @@ impl World {
         let left = match (operation, left) {
             (Operation::Adopt, Left::AsBefore) => Left::Unknown,
             (Operation::Boot, Left::AsBefore) if self.machine != Machine::None => Left::Unknown,
+            (Operation::Sync(Why::Idle), Left::InUse) => Left::InUse,
+            (_, Left::InUse) => return self.operation = Some(operation),
             (Operation::Create | Operation::Mark | Operation::Destroy(_), _) => Left::AsBefore,
             (_, left) => left,
         };
         match left {
-            Left::AsBefore => {}
+            Left::AsBefore | Left::InUse => {}
             Left::NoMachine | Left::Unrecorded => {
                 self.machine = Machine::None;
                 self.snapshot = false;
@@ -293,17 +360,33 @@ impl World {
         })));
     }
 
+    fn held(&mut self, added: Holds, released: Holds) {
+        self.holds = self.holds.and(added).without(released);
+        self.event(Event::Held { added, released });
+    }
+
     fn run(&mut self, command: Command) {
         match command {
             Command::Request(request) => self.request(request),
             Command::Finish => self.finish(),
             Command::Fail(left) => self.fail(left),
-            Command::Release => {
-                if self.holds > 0 {
-                    self.holds -= 1;
-                    self.event(Event::Released(1));
+            Command::Release(hold) => {
+                let one = Holds::of(hold, 1);
+                if self.holds.without(one) != self.holds {
+                    self.held(Holds::default(), one);
                 }
             }
+            Command::Turn(into) => {
+                if self.holds.calls > 0 {
+                    self.held(Holds::of(into, 1), Holds::of(Hold::Call, 1));
+                }
+            }
+            Command::Sleep(seconds) => {
+                let until = self.now.after(Duration::from_secs(seconds));
+                self.request(Request::Sleep { until });
+            }
+            Command::Traffic => self.event(Event::Traffic(self.now)),
+            Command::Stirred => self.event(Event::Stirred),
             Command::MachineDies => {
                 if matches!(self.machine, Machine::Running | Machine::Frozen) {
                     self.machine = Machine::Dead;
@@ -327,8 +410,12 @@ impl World {
         for _ in 0..100 {
             if self.operation.is_some() {
                 self.finish();
-            } else if let (Phase::Destroying { .. } | Phase::Unrecorded { .. }, Some(deadline)) =
-                (self.state.phase(), self.state.deadline(&self.policy))
+            } else if let Some(deadline) = self.state.deadline(&self.policy)
+                && (!self.open.is_empty()
+                    || matches!(
+                        self.state.phase(),
+                        Phase::Destroying { .. } | Phase::Unrecorded { .. }
+                    ))
             {
                 self.now = self.now.max(deadline);
                 self.event(Event::Tick);
@@ -344,31 +431,32 @@ fn beginnings() -> impl Strategy<Value = u8> {
     0..5u8
 }
 
-fn world(memory: Memory, beginning: u8) -> World {
+fn world(owner: (Memory, Connections), beginning: u8) -> World {
     match beginning {
         0 => {
             let request = RequestId(0);
             let (state, actions) = State::creating(request);
-            let mut world = World::new(memory, state, actions, Machine::None);
+            let mut world = World::new(owner, state, actions, Machine::None);
             world.open.insert(request, None);
             world
         }
-        1 => World::new(memory, State::cold(), Vec::new(), Machine::None),
+        1 => World::new(owner, State::cold(), Vec::new(), Machine::None),
         2 => {
+            let (memory, _) = owner;
             let state = State::warm(Moment::default(), memory);
             let machine = match memory {
                 Memory::Machine => Machine::Frozen,
                 Memory::Snapshot => Machine::None,
             };
-            World::new(memory, state, Vec::new(), machine)
+            World::new(owner, state, Vec::new(), machine)
         }
         3 => {
             let (state, actions) = State::adopting();
-            World::new(memory, state, actions, Machine::Running)
+            World::new(owner, state, actions, Machine::Running)
         }
         _ => {
             let (state, actions) = State::destroying();
-            World::new(memory, state, actions, Machine::Running)
+            World::new(owner, state, actions, Machine::Running)
         }
     }
 }
@@ -378,11 +466,11 @@ proptest! {
 
     #[test]
     fn every_life_keeps_the_promises(
-        memory in memories(),
+        owner in owners(),
         beginning in beginnings(),
         commands in prop::collection::vec(commands(), 0..60),
     ) {
-        let mut world = world(memory, beginning);
+        let mut world = world(owner, beginning);
         for command in commands {
             world.run(command);
         }
@@ -414,19 +502,19 @@ proptest! {
 
     #[test]
     fn a_wake_request_is_answered_awake_when_nothing_fails(
-        memory in memories(),
+        owner in owners(),
         beginning in 0..4u8,
         waits in prop::collection::vec(0..5000u64, 0..10),
     ) {
-        let mut world = world(memory, beginning);
+        let mut world = world(owner, beginning);
         for wait in waits {
             world.run(Command::Wait(wait));
             world.run(Command::Finish);
             world.run(Command::Request(Request::Wake));
             world.until_nothing_is_under_way();
-            prop_assert_eq!(world.holds, 1);
+            prop_assert_eq!(world.holds, Holds::of(Hold::Call, 1));
             prop_assert_eq!(world.machine, Machine::Running);
-            world.run(Command::Release);
+            world.run(Command::Release(Hold::Call));
         }
     }
 }

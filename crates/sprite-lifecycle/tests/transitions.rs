@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use sprite_lifecycle::{
-    Action, Answer, DestroyStep, Event, Fault, Left, Memory, Moment, Operation, Phase, Policy,
-    Refusal, Request, RequestId, Sleep, State, Stop, Wake, step,
+    Action, Answer, Connections, DestroyStep, Event, Fault, Hold, Holds, Left, Memory, Moment,
+    Operation, Phase, Policy, Refusal, Request, RequestId, Sleep, State, Stop, Wake, Why, step,
 };
 
 const POLICY: Policy = Policy {
     idle_timeout: Some(Duration::from_secs(30)),
+    connections: Connections::Open,
     cold_after: Duration::from_secs(600),
     memory: Memory::Machine,
     most_waiting: 2,
@@ -33,7 +34,7 @@ impl Life {
         let mut life = Self::cold();
         life.on(wake(1));
         life.on(Event::Finished(Ok(())));
-        assert_eq!(life.on(Event::Released(1)), []);
+        assert_eq!(life.on(released()), []);
         life
     }
 
@@ -57,6 +58,22 @@ impl Life {
     fn after(&mut self, seconds: u64) -> Vec<Action> {
         self.now = self.now.after(Duration::from_secs(seconds));
         self.on(Event::Tick)
+    }
+}
+
+/// A call has ended.
+fn released() -> Event {
+    Event::Held {
+        added: Holds::default(),
+        released: Holds::of(Hold::Call, 1),
+    }
+}
+
+/// A call has become something that lasts.
+fn turned(into: Hold) -> Event {
+    Event::Held {
+        added: Holds::of(into, 1),
+        released: Holds::of(Hold::Call, 1),
     }
 }
 
@@ -97,7 +114,7 @@ fn many_wakes_cause_one_boot_and_are_all_answered() {
         answers,
         [answer(1, Answer::Awake), answer(2, Answer::Awake)]
     );
-    assert_eq!(life.state.holds(), 2);
+    assert_eq!(life.state.holds(), Holds::of(Hold::Call, 2));
     assert_eq!(life.on(wake(4)), [answer(4, Answer::Awake)]);
 }
 
@@ -135,9 +152,9 @@ fn a_sprite_sleeps_after_its_idle_time_and_not_while_held() {
     life.on(wake(2));
     assert_eq!(life.state.deadline(&POLICY), None);
     assert_eq!(life.after(1000), []);
-    life.on(Event::Released(1));
+    life.on(released());
     assert_eq!(life.after(29), []);
-    assert_eq!(life.after(1), [Action::Perform(Operation::Sync)]);
+    assert_eq!(life.after(1), [Action::Perform(Operation::Sync(Why::Idle))]);
     assert_eq!(
         life.on(Event::Finished(Ok(()))),
         [Action::Perform(Operation::Freeze)]
@@ -171,12 +188,19 @@ fn a_sleep_that_fails_is_tried_again_later_and_later() {
     let mut life = Life::running();
     for wait in [30, 60, 120, 240] {
         assert_eq!(life.after(wait - 1), [], "{wait}");
-        assert_eq!(life.after(1), [Action::Perform(Operation::Sync)], "{wait}");
+        assert_eq!(
+            life.after(1),
+            [Action::Perform(Operation::Sync(Why::Idle))],
+            "{wait}"
+        );
         assert_eq!(life.on(fault(Left::AsBefore)), []);
     }
     life.on(wake(2));
-    life.on(Event::Released(1));
-    assert_eq!(life.after(30), [Action::Perform(Operation::Sync)]);
+    life.on(released());
+    assert_eq!(
+        life.after(30),
+        [Action::Perform(Operation::Sync(Why::Idle))]
+    );
 }
 
 #[test]
@@ -361,7 +385,10 @@ const KEEPS: Policy = Policy {
 fn asleep() -> Life {
     let mut life = Life::running();
     life.policy = KEEPS;
-    assert_eq!(life.after(30), [Action::Perform(Operation::Sync)]);
+    assert_eq!(
+        life.after(30),
+        [Action::Perform(Operation::Sync(Why::Idle))]
+    );
     assert_eq!(
         life.on(Event::Finished(Ok(()))),
         [Action::Perform(Operation::Snapshot)]
@@ -422,7 +449,7 @@ fn a_shut_down_puts_to_sleep_and_stops_what_cannot_sleep() {
         life.policy = KEEPS;
         // It is held: what holds it ends with the owner.
         life.on(wake(1));
-        let sync = [Action::Perform(Operation::Sync)];
+        let sync = [Action::Perform(Operation::Sync(Why::Asked))];
         assert_eq!(life.on(request(2, Request::Close)), sync);
         life.on(Event::Finished(Ok(())));
         life
@@ -449,7 +476,7 @@ fn a_task_holds_a_sprite_awake_until_its_end() {
     let asleep = until.after(Duration::from_secs(30));
     assert_eq!(life.state.deadline(&life.policy), Some(asleep));
     assert_eq!(life.after(29), []);
-    assert_eq!(life.after(1), [Action::Perform(Operation::Sync)]);
+    assert_eq!(life.after(1), [Action::Perform(Operation::Sync(Why::Idle))]);
 }
 
 #[test]
@@ -460,13 +487,16 @@ fn a_task_that_is_taken_back_lets_go_at_once() {
     life.after(50);
     assert_eq!(life.on(Event::Tasks { until: None }), []);
     assert_eq!(life.after(29), []);
-    assert_eq!(life.after(1), [Action::Perform(Operation::Sync)]);
+    assert_eq!(life.after(1), [Action::Perform(Operation::Sync(Why::Idle))]);
 }
 
 #[test]
 fn a_task_that_comes_while_a_sprite_falls_asleep_keeps_it_awake() {
     let mut life = Life::running();
-    assert_eq!(life.after(30), [Action::Perform(Operation::Sync)]);
+    assert_eq!(
+        life.after(30),
+        [Action::Perform(Operation::Sync(Why::Idle))]
+    );
     let until = life.now.after(Duration::from_secs(60));
     assert_eq!(
         life.on(Event::Tasks { until: Some(until) }),
@@ -484,4 +514,191 @@ fn an_owner_that_closes_does_not_wait_for_tasks() {
         life.on(request(9, Request::Close)),
         [Action::Perform(Operation::Stop(Stop::Orderly))]
     );
+}
+
+/// A sprite that runs, with one hold of that kind.
+fn with(hold: Hold) -> Life {
+    let mut life = Life::cold();
+    life.on(wake(1));
+    life.on(Event::Finished(Ok(())));
+    life.on(turned(hold));
+    life
+}
+
+fn falls_asleep(why: Why) -> [Action; 1] {
+    [Action::Perform(Operation::Sync(why))]
+}
+
+#[test]
+fn sessions_and_open_connections_keep_awake_and_presence_does_not() {
+    for hold in [Hold::Session, Hold::Connection] {
+        let mut life = with(hold);
+        assert_eq!(life.after(10_000), [], "{hold:?}");
+    }
+    let mut life = with(Hold::Presence);
+    assert_eq!(life.after(29), []);
+    assert_eq!(life.after(1), falls_asleep(Why::Idle));
+
+    let mut life = with(Hold::Connection);
+    life.policy.connections = Connections::Traffic;
+    assert_eq!(
+        life.after(1),
+        [],
+        "the setting counts from the next look on"
+    );
+    assert_eq!(life.after(30), falls_asleep(Why::Idle));
+    let mut life = with(Hold::Session);
+    life.policy.connections = Connections::Traffic;
+    assert_eq!(life.after(10_000), [], "a command is no connection");
+}
+
+#[test]
+fn traffic_begins_the_idle_time_anew() {
+    let mut life = with(Hold::Presence);
+    life.after(20);
+    let at = life.now;
+    life.after(5);
+    assert_eq!(life.on(Event::Traffic(at)), []);
+    assert_eq!(life.after(24), [], "29 s after the last byte");
+    assert_eq!(life.after(1), falls_asleep(Why::Idle));
+    assert_eq!(
+        life.on(Event::Traffic(life.now)),
+        [Action::Abandon],
+        "it is not idle any more"
+    );
+    assert_eq!(life.after(30), falls_asleep(Why::Idle));
+}
+
+#[test]
+fn bytes_that_wait_wake_a_sprite_and_none_is_forgotten() {
+    let mut life = with(Hold::Presence);
+    life.after(30);
+    assert_eq!(
+        life.on(Event::Finished(Ok(()))),
+        [Action::Perform(Operation::Freeze)]
+    );
+    assert_eq!(life.on(Event::Stirred), [], "it cannot be taken back now");
+    assert_eq!(
+        life.on(Event::Finished(Ok(()))),
+        [Action::Perform(Operation::Thaw)]
+    );
+    assert_eq!(life.on(Event::Finished(Ok(()))), []);
+    assert_eq!(life.after(29), []);
+    assert_eq!(life.after(1), falls_asleep(Why::Idle));
+    life.on(Event::Finished(Ok(())));
+    life.on(Event::Finished(Ok(())));
+    assert!(!life.state.forgettable(), "somebody is connected");
+    assert_eq!(life.on(Event::Stirred), [Action::Perform(Operation::Thaw)]);
+}
+
+/// Whoever sent them cannot be told that it failed, and does not ask again.
+#[test]
+fn a_wake_for_bytes_that_fails_is_tried_again_after_a_while() {
+    let mut life = with(Hold::Connection);
+    let until = life.now.after(Duration::from_secs(10));
+    life.on(request(2, Request::Sleep { until }));
+    life.on(Event::Finished(Ok(())));
+    life.on(Event::Finished(Ok(())));
+    assert_eq!(life.on(Event::Stirred), [Action::Perform(Operation::Thaw)]);
+    for pause in [1, 2, 4] {
+        assert_eq!(life.on(fault(Left::AsBefore)), [], "not at once");
+        assert_eq!(life.after(pause - 1), []);
+        assert_eq!(life.after(1), [Action::Perform(Operation::Thaw)]);
+    }
+    // What comes while it wakes is not forgotten either, should that fail.
+    life.on(Event::Finished(Ok(())));
+    life.on(request(
+        3,
+        Request::Sleep {
+            until: life.now.after(Duration::from_secs(10)),
+        },
+    ));
+    life.on(Event::Finished(Ok(())));
+    life.on(Event::Finished(Ok(())));
+    assert_eq!(life.on(wake(4)), [Action::Perform(Operation::Thaw)]);
+    assert_eq!(life.on(Event::Stirred), []);
+    life.on(fault(Left::AsBefore));
+    assert_eq!(life.after(1), [Action::Perform(Operation::Thaw)]);
+    // Nobody is there any more: nobody waits.
+    life.on(Event::Held {
+        added: Holds::default(),
+        released: Holds::of(Hold::Connection, 1),
+    });
+    life.on(fault(Left::AsBefore));
+    assert_eq!(life.after(30), []);
+}
+
+#[test]
+fn a_request_to_sleep_ignores_connections_and_waits_for_calls() {
+    for hold in [Hold::Session, Hold::Connection, Hold::Presence] {
+        let mut life = with(hold);
+        let until = life.now.after(Duration::from_secs(10));
+        assert_eq!(
+            life.on(request(2, Request::Sleep { until })),
+            falls_asleep(Why::Asked),
+            "{hold:?}"
+        );
+        life.on(Event::Finished(Ok(())));
+        assert_eq!(
+            life.on(Event::Finished(Ok(()))),
+            [answer(2, Answer::Asleep)]
+        );
+        assert_eq!(
+            life.on(request(3, Request::Sleep { until })),
+            [answer(3, Answer::Asleep)],
+            "asleep already"
+        );
+    }
+
+    let mut life = with(Hold::Call);
+    let until = life.now.after(Duration::from_secs(10));
+    assert_eq!(life.on(request(2, Request::Sleep { until })), []);
+    assert_eq!(life.on(released()), falls_asleep(Why::Asked));
+    assert_eq!(
+        life.on(wake(3)),
+        [Action::Abandon, answer(3, Answer::Awake)]
+    );
+    assert_eq!(life.state.deadline(&POLICY), Some(until));
+    assert_eq!(
+        life.after(10),
+        [answer(2, Answer::Refused(Refusal::Held))],
+        "the call lasts longer than the request"
+    );
+    life.on(released());
+
+    life.on(Event::Tasks {
+        until: Some(life.now.after(Duration::from_secs(600))),
+    });
+    let until = life.now.after(Duration::from_secs(10));
+    assert_eq!(
+        life.on(request(4, Request::Sleep { until })),
+        [answer(4, Answer::Refused(Refusal::Held))],
+        "a task was promised its time"
+    );
+}
+
+#[test]
+fn bytes_that_come_while_it_is_put_to_sleep_wake_it_again() {
+    let mut life = with(Hold::Connection);
+    let until = life.now.after(Duration::from_secs(10));
+    life.on(request(2, Request::Sleep { until }));
+    assert_eq!(life.on(Event::Stirred), [], "it was asked to sleep");
+    assert_eq!(
+        life.on(Event::Finished(Ok(()))),
+        [Action::Perform(Operation::Freeze)]
+    );
+    assert_eq!(
+        life.on(Event::Finished(Ok(()))),
+        [answer(2, Answer::Asleep), Action::Perform(Operation::Thaw)]
+    );
+}
+
+#[test]
+fn what_is_in_use_inside_is_looked_at_again_after_the_idle_time() {
+    let mut life = Life::running();
+    for _ in 0..5 {
+        assert_eq!(life.after(29), []);
+        assert_eq!(life.after(1), falls_asleep(Why::Idle));
+        assert_eq!(life.on(fault(Left::InUse)), []);
+    }
 }

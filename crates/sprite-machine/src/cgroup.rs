@@ -260,7 +260,7 @@ impl Cgroups {
         }
     }
 
-    /// What a part uses.
+    /// What a part uses of CPUs and memory.
     pub(crate) fn statistics(&self, group: &str, part: Part) -> Result<Statistics, MachineError> {
         let number = |controller, file| read_number(&self.file(group, part, controller, file));
         let memory = if self.unified {
@@ -283,6 +283,7 @@ impl Cgroups {
             cpu_usec,
             memory_bytes: number("memory", memory)?,
             pids: number("pids", "pids.current")?,
+            ..Statistics::default()
         })
     }
 

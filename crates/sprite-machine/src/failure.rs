@@ -10,6 +10,11 @@ pub(crate) fn step(step: impl Into<String>) -> impl FnOnce(std::io::Error) -> Ma
     }
 }
 
+/// There is nothing to read any more of a machine that was destroyed.
+pub(crate) fn gone() -> MachineError {
+    step("read what the machine used")(std::io::ErrorKind::NotFound.into())
+}
+
 /// For `map_err` of what the network refused.
 pub(crate) fn network(step: &str) -> impl FnOnce(sprite_net::NetError) -> MachineError {
     move |error| MachineError::Step {

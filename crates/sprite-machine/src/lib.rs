@@ -19,7 +19,7 @@ mod process;
 mod range;
 mod record;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -123,7 +123,8 @@ pub enum MachineError {
     },
 }
 
-/// What a machine used so far.
+/// What a machine used so far. CPU time and bytes begin at 0 with the machine and never fall, whatever becomes of the
+/// process that started it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Statistics {
     /// CPU time in microseconds.
@@ -132,6 +133,10 @@ pub struct Statistics {
     pub memory_bytes: u64,
     /// Processes and threads now.
     pub pids: u64,
+    /// What came to it from outside, in bytes: packets with all their headers.
+    pub bytes_in: u64,
+    /// What it sent to the outside, in bytes: packets with all their headers.
+    pub bytes_out: u64,
 }
 
 /// Makes machines.
@@ -159,6 +164,37 @@ pub trait MachineDriver: Send + Sync + 'static {
     /// # Errors
     /// The host would not let us look or remove.
     async fn adopt(&self) -> Result<Vec<Arc<dyn Machine>>, MachineError>;
+
+    /// Waits until something has come from outside for sprites that sleep, on connections that they opened, and says
+    /// for which. Told again and again while it comes and they sleep. One caller at a time.
+    ///
+    /// # Errors
+    /// The host does not tell.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    async fn called(&self) -> Result<Vec<SpriteId>, MachineError>;
+
+    /// Lets go of what is kept for a sprite that sleeps without a machine, for the one that goes on from its memory:
+    /// its memory is dropped, or the sprite. Idempotent.
+    ///
+    /// # Errors
+    /// Something could not be removed; calling again tries again.
+    async fn forget(&self, sprite: SpriteId) -> Result<(), MachineError>;
+
+    /// Whether a machine, or what is kept of its memory in its sprite's snapshot directory, has another agent or
+    /// kernel than machines get now that boot.
+    ///
+    /// # Errors
+    /// What is known of it cannot be read.
+    async fn is_outdated(
+        &self,
+        of: Identity,
+        snapshots: Option<&Path>,
+    ) -> Result<bool, MachineError>;
+
+    /// For which memories of sprites something is kept: the machines that wrote them.
+    fn sleepers(&self) -> Vec<Identity>;
 }
 
 /// One running machine.
@@ -184,6 +220,13 @@ pub trait Machine: Connect {
     /// # Errors
     /// The driver cannot, or the kernel refused.
     async fn freeze(&self) -> Result<(), MachineError>;
+
+    /// Ends a machine whose memory was written, and keeps its network for the one that goes on from there if there
+    /// are connections to the outside. As [`Machine::destroy`] otherwise.
+    ///
+    /// # Errors
+    /// As [`Machine::destroy`].
+    async fn leave(&self) -> Result<(), MachineError>;
 
     /// Undoes [`Machine::freeze`].
     ///
@@ -222,9 +265,9 @@ pub trait Machine: Connect {
     /// called since.
     fn resources(&self) -> Option<Resources>;
 
-    /// What it uses.
+    /// What it uses, or has used if it has ended by itself. Takes some microseconds.
     ///
     /// # Errors
-    /// The kernel's counters cannot be read.
+    /// The kernel's counters cannot be read; those of a machine that was destroyed are gone.
     async fn statistics(&self) -> Result<Statistics, MachineError>;
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sprite_net::SlotId;
+use sprite_net::{SlotId, Traffic};
 use sprite_types::{DriverKind, MachineId};
 
 use crate::failure::step;
@@ -21,11 +21,21 @@ pub(crate) struct Record {
     pub(crate) driver: DriverKind,
     #[serde(default)]
     pub(crate) slot: Option<SlotId>,
+    /// What had gone through the slot before it was this machine's: one that is kept over a sleep goes on counting.
+    #[serde(default)]
+    pub(crate) traffic_before: Traffic,
     /// First id of its range of user ids.
     #[serde(default)]
     pub(crate) id_base: Option<u32>,
     #[serde(default)]
     pub(crate) process: Option<ProcessMark>,
+    /// What it runs of ours, kernel or agent: compared with what machines get later. Records that do not say were
+    /// written before there was anything to compare.
+    #[serde(default)]
+    pub(crate) system: Option<String>,
+    /// Its memory was written and its process ended; only its network is left, for the machine that goes on.
+    #[serde(default)]
+    pub(crate) asleep: bool,
     /// Of virtual machines.
     #[serde(default)]
     pub(crate) monitor: Option<MonitorRecord>,
@@ -55,9 +65,20 @@ impl Record {
             identity,
             driver,
             slot: None,
+            traffic_before: Traffic::default(),
             id_base: None,
             process: None,
+            system: None,
+            asleep: false,
             monitor: None,
+        }
+    }
+
+    /// The same, with what it runs of ours.
+    pub(crate) fn with_system(self, system: &str) -> Self {
+        Self {
+            system: Some(system.to_owned()),
+            ..self
         }
     }
 

@@ -92,6 +92,12 @@ impl Subnet {
         Ipv4Addr::from(self.first + u32::from(slot.number()))
     }
 
+    /// The slot that has this outside address.
+    pub(crate) fn slot_of(self, outside: Ipv4Addr) -> Option<SlotId> {
+        let number = outside.to_bits().checked_sub(self.first)?;
+        SlotId::try_from(u16::try_from(number).ok()?).ok()
+    }
+
     /// The next hop of every slot: an address that no interface has, only a hardware address (so it can be
     /// neither asked for nor reached).
     pub(crate) fn next_hop(self) -> Ipv4Addr {

@@ -14,10 +14,12 @@
 //! namespaces. Everything of a slot has a name made of its number, so the undoing of a half-made slot is the
 //! removal of a slot.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use sprite_types::{Egress, InstanceId};
@@ -29,9 +31,9 @@ use crate::error::NetError;
 use crate::name::{Role, link_name, netns_path};
 use crate::netlink::{Family, Refused, Socket};
 use crate::route::{self, End, Index, Ipv6};
-use crate::slot::{Attachment, Slot, SlotId};
+use crate::slot::{Attachment, Slot, SlotId, Traffic};
 use crate::tap::{self, TAP_LINK, TapOwner, WIRE_LINK};
-use crate::{netns, nft};
+use crate::{conntrack, netns, nft};
 
 /// The machine's interface. Source: behaviour reference §4.4 has another name; programs expect this one.
 pub(crate) const GUEST_LINK: &str = "eth0";
@@ -58,6 +60,10 @@ pub(crate) struct Site {
     /// For new links: what fits through the uplink in one piece.
     pub(crate) mtu: AtomicU32,
     pub(crate) ipv6: Ipv6,
+    /// The log group of packets for machines that sleep.
+    pub(crate) group: u16,
+    /// The slots of those machines, as they are in the host's table. Held while that is changed.
+    pub(crate) sleepers: Mutex<BTreeSet<SlotId>>,
 }
 
 /// The sockets of a slot's name server, bound in its router namespace. Non-blocking.
@@ -149,6 +155,9 @@ fn set(settings: &[(&str, &str)]) -> io::Result<()> {
     Ok(())
 }
 
+/// Seconds: 24 days, the most that a kernel takes whose clock ticks a thousand times a second.
+const LONGEST_CONNECTION: &str = "2147483";
+
 /// New interfaces get no IPv6; `lo` of the guest keeps its `::1`, on which many programs listen.
 const NO_IPV6_ON_LINKS: (&str, &str) = ("ipv6/conf/default/disable_ipv6", "1");
 
@@ -172,6 +181,15 @@ fn prepare_router(ipv6: Ipv6) -> io::Result<()> {
         ("ipv4/conf/all/accept_redirects", "0"),
         ("ipv4/conf/all/send_redirects", "0"),
     ])?;
+    // A connection is known for as long as its machine may sleep over it. Not there on kernels that count for a
+    // namespace only what its rules ask for; then it is five days.
+    match set(&[(
+        "netfilter/nf_conntrack_tcp_timeout_established",
+        LONGEST_CONNECTION,
+    )]) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        done => done?,
+    }
     match ipv6 {
         Ipv6::Present => set(&[NO_IPV6_ON_LINKS, ("ipv6/conf/all/disable_ipv6", "1")]),
         Ipv6::Absent => Ok(()),
@@ -321,6 +339,29 @@ pub(crate) fn set_egress(site: &Site, id: SlotId, egress: Egress) -> Result<(), 
         Egress::Open => format!("open slot {id}"),
         Egress::Closed => format!("close slot {id}"),
     }))
+}
+
+/// Whether a slot's machine has connections to the outside. Blocks, and leaves the thread in the router namespace.
+pub(crate) fn is_connected(site: &Site, id: SlotId) -> Result<bool, NetError> {
+    netns::enter(open_namespace(site, id, Role::Router)?).map_err(NetError::step(format!(
+        "enter the router namespace of slot {id}"
+    )))?;
+    conntrack::any().map_err(NetError::step(format!("list the connections of slot {id}")))
+}
+
+/// What went through a slot since it was made, as the host's end of its link counts it. Within the host's namespace;
+/// takes some microseconds.
+pub(crate) fn traffic(instance: &InstanceId, id: SlotId) -> Result<Traffic, NetError> {
+    let link = link_name(instance, id);
+    let counted = Socket::open(Family::Route)
+        .and_then(|mut host| route::bytes_of_link(&mut host, &link))
+        .map_err(NetError::step(format!("count what went through {link}")))?;
+    // What comes to the host is what the machine sent.
+    let (bytes_out, bytes_in) = counted;
+    Ok(Traffic {
+        bytes_in,
+        bytes_out,
+    })
 }
 
 /// Takes away everything of a slot. Idempotent; goes on after a failure and returns the first. Blocks.

@@ -4,7 +4,7 @@
 //! It does not see the host, its neighbours on private networks, metadata services, or any other machine.
 //!
 //! [`Network`] is the door: it hands out [`Slot`]s. Behind it, one file each: making a slot (`build`), what a
-//! virtual machine holds of it (`tap`), the host's side (`site`), rules (`nft`), the name server (`dns`), what others change on the host (`watch`),
+//! virtual machine holds of it (`tap`), the host's side (`site`), rules (`nft`), the name server (`dns`), what others change on the host (`watch`), packets for machines that sleep (`knock`),
 //! why there is no network (`diagnose`). Only this crate speaks netlink.
 //!
 //! What must always hold:
@@ -17,10 +17,12 @@
 
 mod address;
 mod build;
+mod conntrack;
 mod diagnose;
 mod dns;
 mod error;
 mod forwarding;
+mod knock;
 mod ledger;
 mod name;
 mod netlink;
@@ -39,5 +41,5 @@ pub use address::{GATEWAY, GUEST_IP, GUEST_PREFIX, Subnet};
 pub use diagnose::Finding;
 pub use error::NetError;
 pub use network::{NetOptions, Network};
-pub use slot::{Attachment, ParseSlotError, Slot, SlotId};
+pub use slot::{Attachment, ParseSlotError, Slot, SlotId, Traffic};
 pub use tap::TapOwner;

@@ -12,9 +12,10 @@ use crate::build::{self, Site};
 use crate::diagnose::{self, Finding};
 use crate::dns::{Resolvers, Upstream};
 use crate::error::NetError;
+use crate::knock::Knocks;
 use crate::netns::in_thread;
 use crate::site;
-use crate::slot::{Attachment, Slot, SlotId};
+use crate::slot::{Attachment, Slot, SlotId, Traffic};
 use crate::slots::Slots;
 use crate::tap::TapOwner;
 use crate::watch::Watch;
@@ -54,6 +55,7 @@ pub struct Network {
     site: Arc<Site>,
     upstream: Arc<Upstream>,
     slots: Arc<Slots>,
+    knocks: Arc<Knocks>,
     /// The tasks that run as long as the network is open.
     tasks: TaskTracker,
     stop: Arc<StopOnDrop>,
@@ -91,8 +93,10 @@ impl Network {
         // Before the first look at the host, so that no change falls between.
         let watch = Watch::begin()?;
         let instance = options.instance;
+        let knocks = Knocks::begin(&instance)?;
+        let group = knocks.group;
         let (site, leftovers) =
-            in_thread(move || site::open(&instance, options.attachment, &resolvers)).await?;
+            in_thread(move || site::open(&instance, options.attachment, &resolvers, group)).await?;
         let site = Arc::new(site);
         let slots = Slots::new(Arc::clone(&site), Arc::clone(&upstream), leftovers);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -103,6 +107,7 @@ impl Network {
             site,
             upstream,
             slots,
+            knocks: Arc::new(knocks),
             tasks,
             stop: Arc::new(StopOnDrop(stop)),
         })
@@ -161,6 +166,80 @@ impl Network {
     /// It is done nevertheless.
     pub async fn set_egress(&self, slot: SlotId, egress: Egress) -> Result<(), NetError> {
         self.slots.set_egress(slot, egress).await
+    }
+
+    /// What a driver needs to know about a slot that it has.
+    #[must_use]
+    pub fn slot(&self, slot: SlotId) -> Slot {
+        self.site.slot(slot)
+    }
+
+    /// Whether the slot's machine has connections to the outside that may go on: TCP that is established, and flows
+    /// of datagrams in which both sides spoke lately.
+    ///
+    /// # Errors
+    /// The slot is not whole, or the kernel does not tell.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn is_connected(&self, slot: SlotId) -> Result<bool, NetError> {
+        let site = Arc::clone(&self.site);
+        in_thread(move || build::is_connected(&site, slot)).await
+    }
+
+    /// The machine of a slot sleeps: from now on [`Network::knocked`] tells of packets that come on connections
+    /// which it opened. Until it is awake, or the slot is released. Idempotent.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    ///
+    /// # Cancel safety
+    /// It is done nevertheless.
+    pub async fn fall_asleep(&self, slot: SlotId) -> Result<(), NetError> {
+        let site = Arc::clone(&self.site);
+        in_thread(move || site::fall_asleep(&site, slot)).await
+    }
+
+    /// The machine of a slot is awake, and hears its packets itself. Idempotent.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    ///
+    /// # Cancel safety
+    /// It is done nevertheless.
+    pub async fn wake(&self, slot: SlotId) -> Result<(), NetError> {
+        if !site::sleeps(&self.site, slot) {
+            return Ok(());
+        }
+        let site = Arc::clone(&self.site);
+        in_thread(move || site::wake(&site, slot)).await
+    }
+
+    /// Waits until packets have come for machines that sleep, and says whose slots those are. Told again and again
+    /// while they come; one caller at a time.
+    ///
+    /// # Errors
+    /// The kernel's socket failed.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn knocked(&self) -> Result<Vec<SlotId>, NetError> {
+        loop {
+            let slots = self.knocks.next(self.site.subnet).await;
+            let mut slots = slots.map_err(NetError::step("hear packets to machines that sleep"))?;
+            slots.retain(|slot| site::sleeps(&self.site, *slot));
+            if !slots.is_empty() {
+                return Ok(slots);
+            }
+        }
+    }
+
+    /// What went through a slot since it was made, which is when its machine had not begun. Takes some microseconds.
+    ///
+    /// # Errors
+    /// There is no such slot.
+    pub fn traffic(&self, slot: SlotId) -> Result<Traffic, NetError> {
+        build::traffic(&self.site.instance, slot)
     }
 
     /// Gives a slot back: its namespaces, links and addresses go. The machine must have ended; what still runs

@@ -311,6 +311,24 @@ pub(crate) fn links(socket: &mut Socket) -> io::Result<Vec<Link>> {
     })
 }
 
+/// `struct rtnl_link_stats64` of `linux/if_link.h`: where in it are the bytes that came, and those that went.
+const RX_BYTES: usize = 16;
+const TX_BYTES: usize = 24;
+
+/// The bytes that came by an interface and those that went by it, since it was made.
+pub(crate) fn bytes_of_link(socket: &mut Socket, name: &str) -> io::Result<(u64, u64)> {
+    let request = Message::new(libc::RTM_GETLINK, 0, &link_header(0, 0, 0));
+    socket.ask(request.text(libc::IFLA_IFNAME, name), |reply| {
+        let counters = attribute(reply.payload.get(16..)?, libc::IFLA_STATS64)?;
+        Some((u64_at(counters, RX_BYTES)?, u64_at(counters, TX_BYTES)?))
+    })
+}
+
+fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
+    let bytes = bytes.get(offset..)?.first_chunk()?;
+    Some(u64::from_ne_bytes(*bytes))
+}
+
 /// An IPv4 route as the kernel tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Route {

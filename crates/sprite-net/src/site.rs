@@ -14,6 +14,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FlockOperation, flock};
 use sprite_types::InstanceId;
@@ -163,6 +164,7 @@ pub(crate) fn open(
     instance: &InstanceId,
     attachment: Attachment,
     resolvers: &[IpAddr],
+    group: u16,
 ) -> Result<(Site, BTreeSet<SlotId>), NetError> {
     let _lock = HostLock::take()?;
     netns::prepare_directory().map_err(NetError::step("make /run/netns a shared mount"))?;
@@ -179,6 +181,8 @@ pub(crate) fn open(
         host: netns::current().map_err(NetError::step("open the host's network namespace"))?,
         mtu: AtomicU32::new(MOST_MTU),
         ipv6: Ipv6::detect(),
+        group,
+        sleepers: Mutex::default(),
     };
     set_up(&site, &view).inspect_err(|_| {
         if let (true, Err(error)) = (slots.is_empty(), take_down(instance)) {
@@ -207,8 +211,45 @@ fn set_up(site: &Site, view: &View) -> Result<(), NetError> {
 /// Makes the host's rules, or makes them anew.
 pub(crate) fn install_table(site: &Site) -> Result<(), NetError> {
     let name = nft::host_table_name(&site.instance);
-    nft::install_host_table(&site.instance, site.subnet)
+    let sleepers = sleepers(site);
+    let addresses: Vec<_> = sleepers
+        .iter()
+        .map(|slot| site.subnet.slot(*slot))
+        .collect();
+    nft::install_host_table(&site.instance, site.subnet, site.group, &addresses)
         .map_err(NetError::step(format!("install nftables table {name}")))
+}
+
+fn sleepers(site: &Site) -> MutexGuard<'_, BTreeSet<SlotId>> {
+    // Nothing panics while holding it.
+    site.sleepers.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// From now on packets for that slot's machine are told. Idempotent.
+pub(crate) fn fall_asleep(site: &Site, slot: SlotId) -> Result<(), NetError> {
+    let mut sleepers = sleepers(site);
+    nft::add_sleeper(&site.instance, site.subnet.slot(slot))
+        .map_err(NetError::step(format!("listen for packets to slot {slot}")))?;
+    sleepers.insert(slot);
+    Ok(())
+}
+
+/// From now on they are not. Idempotent.
+pub(crate) fn wake(site: &Site, slot: SlotId) -> Result<(), NetError> {
+    let mut sleepers = sleepers(site);
+    if !sleepers.contains(&slot) {
+        return Ok(());
+    }
+    nft::remove_sleeper(&site.instance, site.subnet.slot(slot)).map_err(NetError::step(
+        format!("listen no more for packets to slot {slot}"),
+    ))?;
+    sleepers.remove(&slot);
+    Ok(())
+}
+
+/// Whether that slot's machine sleeps.
+pub(crate) fn sleeps(site: &Site, slot: SlotId) -> bool {
+    sleepers(site).contains(&slot)
 }
 
 /// Follows the host's routes: a new uplink forwards too. Called when routes or interfaces changed.

@@ -126,9 +126,41 @@ pub struct Slot {
     pub outside_ip: Ipv4Addr,
 }
 
+/// What went through a slot since it was made: packets between its machine and the outside, with all their headers.
+/// Names that it looked up and what its walls refused are not in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Traffic {
+    /// What came to the machine, in bytes.
+    pub bytes_in: u64,
+    /// What the machine sent, in bytes.
+    pub bytes_out: u64,
+}
+
+impl Traffic {
+    /// What of it came after an earlier look at the same slot.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            bytes_in: self.bytes_in.saturating_sub(earlier.bytes_in),
+            bytes_out: self.bytes_out.saturating_sub(earlier.bytes_out),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn traffic_since_an_earlier_look_is_never_less_than_nothing() {
+        let of = |bytes_in, bytes_out| Traffic {
+            bytes_in,
+            bytes_out,
+        };
+        assert_eq!(of(10, 7).since(of(4, 7)), of(6, 0));
+        // A slot that was made anew.
+        assert_eq!(of(1, 2).since(of(4, 7)), of(0, 0));
+    }
 
     #[test]
     fn slots_are_numbers_in_range() {

@@ -20,6 +20,7 @@ use crate::dns::{Forwarder, Upstream};
 use crate::error::NetError;
 use crate::ledger::{Ledger, Release};
 use crate::netns::in_thread;
+use crate::site;
 use crate::slot::SlotId;
 
 /// Slots made at the same time. The kernel makes namespaces and links under one lock: two keep it busy.
@@ -307,8 +308,12 @@ impl Slots {
                 .acquire()
                 .await
                 .map_err(|_| NetError::Closed)?;
-            let instance = self.site.instance.clone();
-            in_thread(move || build::remove(&instance, slot)).await
+            let site = Arc::clone(&self.site);
+            in_thread(move || {
+                let awake = site::wake(&site, slot);
+                build::remove(&site.instance, slot).and(awake)
+            })
+            .await
         };
         {
             let mut state = self.lock();

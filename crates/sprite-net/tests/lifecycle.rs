@@ -240,3 +240,30 @@ fn forwarding_that_someone_switches_off_goes_on_again() {
         assert_eq!(forwarding("lan0"), "0", "only where it is needed");
     });
 }
+
+#[test]
+fn what_goes_through_a_slot_is_counted() {
+    on_a_host(|| async {
+        let (network, _) = open(0).await;
+        let slot = network.acquire().await.expect("slot");
+        let before = network.traffic(slot.id).expect("counted");
+        let server = serve_tcp(internet(), (INTERNET, 0)).await;
+        for _ in 0..10 {
+            let said = ask_tcp(&slot.guest_netns, server).await.expect("an answer");
+            assert!(!said.is_empty());
+        }
+        let after = network.traffic(slot.id).expect("counted");
+        // Each way three packets and more, with headers of 40 bytes and more.
+        let came = after.bytes_in - before.bytes_in;
+        let went = after.bytes_out - before.bytes_out;
+        assert!((1200..100_000).contains(&came), "{came}");
+        assert!((1200..100_000).contains(&went), "{went}");
+        // One that comes after it begins at nothing.
+        network.release(slot.id).await.expect("released");
+        assert!(network.traffic(slot.id).is_err());
+        let next = network.acquire().await.expect("slot");
+        let next = network.traffic(next.id).expect("counted");
+        assert!(next.bytes_in + next.bytes_out < 1200, "{next:?}");
+        network.close().await.expect("closed");
+    });
+}

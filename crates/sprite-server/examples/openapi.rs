@@ -1,9 +1,17 @@
-//! Rewrites `openapi/sprited.json` from the code.
+//! Rewrites the documents below `openapi/` from the code.
 
 use std::io;
 use std::path::Path;
 
 fn main() -> io::Result<()> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../openapi/sprited.json");
-    std::fs::write(path, sprite_server::document())
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../openapi");
+    std::fs::write(directory.join("sprited.json"), sprite_server::document())?;
+    std::fs::write(
+        directory.join("inside.json"),
+        sprite_server::document_inside(),
+    )?;
+    std::fs::write(
+        directory.join("streams.json"),
+        sprite_server::document_of_streams(),
+    )
 }

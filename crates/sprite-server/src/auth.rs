@@ -11,7 +11,7 @@ use sprite_host::{Host, Principal};
 use crate::problem::{Answer, Problem};
 
 /// Paths that everybody may read.
-const PUBLIC: [&str; 2] = ["/healthz", "/openapi.json"];
+const PUBLIC: [&str; 3] = ["/healthz", "/openapi.json", "/streams.json"];
 
 /// The organisation that a request's token stands for.
 #[derive(Debug, Clone)]
@@ -33,7 +33,7 @@ pub(crate) async fn check(State(host): State<Host>, mut request: Request, next: 
 }
 
 /// The token of an `Authorization: Bearer` header. Source: behaviour reference §1.1.
-fn bearer(headers: &HeaderMap) -> Answer<&str> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Answer<&str> {
     let refuse = |message: &str| Problem::new(ErrorKind::Unauthorized, message);
     let header = headers
         .get(header::AUTHORIZATION)

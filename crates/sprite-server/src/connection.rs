@@ -1,6 +1,7 @@
 //! What a request knows about its connection.
 
 use std::convert::Infallible;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::FromRequestParts;
@@ -10,6 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::config::UrlScheme;
 use crate::problem::Answer;
 
 /// Shared by all connections of a server: what outlives a request is run here, and told to stop here.
@@ -26,6 +28,24 @@ impl<S: Sync> FromRequestParts<S> for Connection {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         Ok(parts.extensions.get::<Self>().cloned().unwrap_or_default())
+    }
+}
+
+/// How a connection came here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Arrival {
+    /// Its other end.
+    pub(crate) peer: IpAddr,
+    /// How it is spoken.
+    pub(crate) scheme: UrlScheme,
+}
+
+impl Default for Arrival {
+    fn default() -> Self {
+        Self {
+            peer: Ipv4Addr::UNSPECIFIED.into(),
+            scheme: UrlScheme::Http,
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! # The way of a request
 //! [`serve`] accepts connections and bounds them; the router of [`Api`] finds the handler. Every request but those for
-//! `/healthz` and `/openapi.json` shows a token, which stands for an organisation; a sprite of another
+//! `/healthz`, `/openapi.json` and `/streams.json` shows a token, which stands for an organisation; a sprite of another
 //! organisation does not exist for it. A handler asks the host, and answers JSON.
 //!
 //! # Exec
@@ -18,12 +18,18 @@
 mod answer;
 mod auth;
 mod body;
+mod browsers;
 mod config;
 mod connection;
 mod control;
+mod domains;
+mod edge;
 mod exec;
 mod fs;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod inside;
+mod metrics;
 mod named;
 mod openapi;
 mod organization;
@@ -33,13 +39,18 @@ mod problem;
 mod proxy;
 mod routes;
 mod serve;
+mod services;
 mod sleep;
 mod sprites;
+mod streams;
 mod tasks;
 mod unsupported;
+mod usage;
 mod ws;
 
-pub use config::{ServerConfig, SpriteUrls, UrlScheme};
-pub use openapi::document;
+pub use config::{CustomDomains, Front, ServerConfig, SpriteUrls, UrlScheme};
+pub use edge::UrlKey;
+pub use openapi::{document, document_inside};
 pub use routes::Api;
-pub use serve::{ServeLimits, serve, serve_with};
+pub use serve::{ServeLimits, Tls, TlsError, serve, serve_tls, serve_with};
+pub use streams::document as document_of_streams;

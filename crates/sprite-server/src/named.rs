@@ -10,9 +10,10 @@ use crate::auth::Caller;
 use crate::problem::{Answer, Problem};
 use crate::routes::App;
 
-/// The sprite that a path names, if it is the caller's.
+/// The sprite that a path names, if the caller may know of it.
 #[derive(Debug)]
 pub(crate) struct Named {
+    pub(crate) caller: Principal,
     pub(crate) sprite: Sprite,
 }
 
@@ -20,28 +21,16 @@ impl FromRequestParts<App> for Named {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Answer<Self> {
-        let name = SpriteNameOf::from_request_parts(parts, app).await?;
-        let sprite = app.host.sprite(&name.caller.org, &name.name).await?;
-        Ok(Self { sprite })
-    }
-}
-
-/// The name in a path, of a sprite that there may be.
-#[derive(Debug)]
-pub(crate) struct SpriteNameOf {
-    pub(crate) caller: Principal,
-    pub(crate) name: SpriteName,
-}
-
-impl FromRequestParts<App> for SpriteNameOf {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Answer<Self> {
         let Caller(caller) = Caller::from_request_parts(parts, app).await?;
         let name = param(parts, "name").await?;
         // What cannot be a name is the name of no sprite.
-        let name = name.parse().map_err(|_| Problem::no_sprite())?;
-        Ok(Self { caller, name })
+        let name: SpriteName = name.parse().map_err(|_| Problem::no_sprite())?;
+        let sprite = app.host.sprite(&caller.org, &name).await?;
+        // What somebody may not know of is not there.
+        if !caller.sees(&sprite) {
+            return Err(Problem::no_sprite());
+        }
+        Ok(Self { caller, sprite })
     }
 }
 

@@ -11,6 +11,7 @@ use utoipa::openapi::{Content, Ref, ResponseBuilder, Server};
 use utoipa::{Modify, OpenApi};
 
 use crate::routes::App;
+use crate::streams;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -30,7 +31,9 @@ use crate::routes::App;
         crate::sprites::change::delete,
         crate::sprites::upkeep::check,
         crate::sprites::upkeep::restart,
+        crate::sprites::upkeep::sleep,
         crate::sprites::upkeep::upgrade,
+        crate::usage::show,
         crate::exec::start::start,
         crate::exec::post::post,
         crate::exec::attach::attach,
@@ -48,6 +51,8 @@ use crate::routes::App;
         crate::policy::delete_resources,
         crate::fs::read::read,
         crate::fs::write::write,
+        crate::fs::archive::unpack,
+        crate::fs::archive::pack,
         crate::fs::list::list,
         crate::fs::change::delete,
         crate::fs::change::rename,
@@ -55,6 +60,19 @@ use crate::routes::App;
         crate::fs::change::chmod,
         crate::fs::change::chown,
         crate::fs::watch::watch,
+        crate::services::list,
+        crate::services::show,
+        crate::services::put,
+        crate::services::delete,
+        crate::services::start,
+        crate::services::stop,
+        crate::services::restart,
+        crate::services::signal,
+        crate::services::logs,
+        crate::domains::list,
+        crate::domains::show,
+        crate::domains::put,
+        crate::domains::delete,
         crate::tasks::list,
         crate::tasks::create,
         crate::tasks::put,
@@ -66,6 +84,45 @@ use crate::routes::App;
     modifiers(&Token, &EverywhereAlike),
 )]
 struct Api;
+
+/// What a sprite's programs are offered on the socket inside.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "sprited: inside a sprite",
+        description = "What a sprite's own programs are offered on the Unix socket `/.sprite/api.sock`, without a \
+            token: that sprite, and those that it made if it may. Errors are JSON with `error` and `message`.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+    ),
+    paths(
+        crate::inside::info,
+        crate::inside::usage,
+        crate::inside::list_tasks,
+        crate::inside::create_task,
+        crate::inside::put_task,
+        crate::inside::show_task,
+        crate::inside::put_named_task,
+        crate::inside::delete_task,
+        crate::inside::services::list,
+        crate::inside::services::show,
+        crate::inside::services::put,
+        crate::inside::services::delete,
+        crate::inside::services::start,
+        crate::inside::services::stop,
+        crate::inside::services::restart,
+        crate::inside::services::signal,
+        crate::inside::wake::list,
+        crate::inside::wake::create,
+        crate::inside::wake::delete,
+        crate::inside::network,
+        crate::inside::privileges,
+        crate::inside::resources,
+        crate::inside::browser::open,
+        crate::inside::orgs::list,
+    ),
+    servers((url = "http://localhost", description = "The host is ignored: the socket is `/.sprite/api.sock`")),
+)]
+struct Inside;
 
 struct Token;
 
@@ -125,16 +182,37 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
 /// Never: the document is built from constants.
 #[must_use]
 pub fn document() -> String {
-    let mut text = Api::openapi()
-        .to_pretty_json()
-        .expect("the document has string keys");
+    kept(&outside())
+}
+
+/// The OpenAPI document of the API inside sprites, as it is kept in `openapi/inside.json`.
+///
+/// # Panics
+/// Never: the document is built from constants.
+#[must_use]
+pub fn document_inside() -> String {
+    kept(&inside())
+}
+
+fn kept(api: &utoipa::openapi::OpenApi) -> String {
+    let mut text = api.to_pretty_json().expect("the document has string keys");
     text.push('\n');
     text
 }
 
+/// The API as it is told.
+pub(crate) fn outside() -> utoipa::openapi::OpenApi {
+    Api::openapi()
+}
+
+/// The API inside sprites as it is told.
+pub(crate) fn inside() -> utoipa::openapi::OpenApi {
+    Inside::openapi()
+}
+
 /// The document with the address of this server in it.
-pub(crate) fn document_at(public_base: &str) -> Bytes {
-    let mut api = Api::openapi();
+fn document_at(public_base: &str) -> Bytes {
+    let mut api = outside();
     api.servers = Some(vec![Server::new(public_base)]);
     api.to_pretty_json()
         .expect("the document has string keys")
@@ -143,24 +221,59 @@ pub(crate) fn document_at(public_base: &str) -> Bytes {
 
 /// `GET /openapi.json`; needs no token.
 pub(crate) async fn show(State(app): State<App>) -> Response {
-    let mut response = Response::new(Body::from(app.document));
+    json(app.documents.openapi)
+}
+
+/// `GET /streams.json`; needs no token.
+pub(crate) async fn show_streams(State(app): State<App>) -> Response {
+    json(app.documents.streams)
+}
+
+/// `GET /openapi.json` inside a sprite.
+pub(crate) async fn show_inside(State(app): State<App>) -> Response {
+    json(app.documents.inside)
+}
+
+fn json(document: Bytes) -> Response {
+    let mut response = Response::new(Body::from(document));
     let kind = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
 }
 
+/// What describes this server's API, made once.
+#[derive(Debug, Clone)]
+pub(crate) struct Documents {
+    openapi: Bytes,
+    streams: Bytes,
+    inside: Bytes,
+}
+
+impl Documents {
+    /// With the address of this server in them.
+    pub(crate) fn at(public_base: &str) -> Self {
+        Self {
+            openapi: document_at(public_base),
+            streams: streams::document().into(),
+            inside: document_inside().into(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::document;
+    use super::{document, document_inside};
 
-    /// `cargo run -p sprite-server --example openapi` rewrites the file.
+    /// `cargo run -p sprite-server --example openapi` rewrites the files.
     #[test]
     fn the_kept_document_is_not_stale() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../openapi/sprited.json");
-        let kept = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(
-            kept == document(),
-            "openapi/sprited.json is stale: run `cargo run -p sprite-server --example openapi`"
-        );
+        for (name, wanted) in [("sprited", document()), ("inside", document_inside())] {
+            let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../../openapi");
+            let kept = std::fs::read_to_string(format!("{directory}/{name}.json"));
+            assert!(
+                kept.unwrap_or_default() == wanted,
+                "openapi/{name}.json is stale: run `cargo run -p sprite-server --example openapi`"
+            );
+        }
     }
 }

@@ -57,6 +57,6 @@ pub(crate) async fn create_token(
     let wanted: CreateToken = body::optional_json(request).await?;
     let description = wanted.description.unwrap_or_default();
     let token = app.host.create_token(&caller.slug, &description).await?;
-    tracing::info!(org = %caller.slug, by = %caller.token, "token made");
+    tracing::info!(org = %caller.slug, by = ?caller.who, "token made");
     Ok(answer::json(StatusCode::CREATED, &TokenCreated { token }))
 }

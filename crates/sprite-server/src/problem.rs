@@ -10,8 +10,9 @@ use sprite_agent_api::message::{Failure, FailureKind};
 use sprite_api::query::QueryError;
 use sprite_api::{ErrorBody, ErrorKind};
 use sprite_host::{
-    AuthError, CheckError, CreateError, DestroyError, ListError, LookupError, OrganisationError,
-    PolicyError, RestartError, TokenError, UpdateError, WakeError,
+    AuthError, CatalogError, CheckError, CreateError, DestroyError, ListError, LookupError,
+    OrganisationError, PolicyError, RestartError, SleepError, TokenError, UpdateError, UsageError,
+    WakeError,
 };
 use sprite_types::{DriverKind, SpriteId, SpriteName};
 
@@ -54,6 +55,21 @@ impl Problem {
         Self::fields(vec![error.into()])
     }
 
+    /// A sprite that may not use the API of its organisation.
+    pub(crate) fn no_access() -> Self {
+        Self::new(
+            ErrorKind::Forbidden,
+            "this sprite may not use the API of its organization",
+        )
+        .with_hint("from outside: sprite config update --api-access on")
+    }
+
+    /// What a sprite may not ask for, though it may make sprites.
+    pub(crate) fn not_from_inside(what: &str) -> Self {
+        let message = format!("from inside a sprite, {what} cannot be changed");
+        Self::new(ErrorKind::Forbidden, message).with_hint("do it with a token of the organization")
+    }
+
     pub(crate) fn no_sprite() -> Self {
         Self::new(ErrorKind::NotFound, "sprite not found")
     }
@@ -84,6 +100,10 @@ impl Problem {
 
     /// A failure that is none of the caller's business: logged in full, told in a word.
     pub(crate) fn internal(error: &(dyn Error + 'static)) -> Self {
+        if overloaded(error) {
+            return Self::new(ErrorKind::Unavailable, "too many requests at once")
+                .with_hint("try again in a moment");
+        }
         tracing::error!(error = chain(error), "request failed");
         Self::new(ErrorKind::Internal, error.to_string()).with_hint("the server's log says more")
     }
@@ -165,6 +185,18 @@ impl Problem {
 }
 
 /// An error with all its causes in one line.
+/// Whether that is for want of nothing but time.
+fn overloaded(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(CatalogError::Busy { .. }) = error.downcast_ref() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -247,7 +279,12 @@ impl From<CreateError> for Problem {
             }
             CreateError::Labels { .. } => Self::field(error.to_string()),
             CreateError::Environment(cause) => Self::field(cause.to_string()),
-            CreateError::TooMany { .. } => Self::new(ErrorKind::LimitExceeded, error.to_string()),
+            CreateError::TooMany { .. } | CreateError::MadeTooMany { .. } => {
+                Self::new(ErrorKind::LimitExceeded, error.to_string())
+            }
+            CreateError::MayNotMake(_) => Self::no_access(),
+            CreateError::ApiAccess => Self::not_from_inside("API access"),
+            CreateError::LargerThanMaker { .. } => Self::field(format!("config: {error}")),
             CreateError::NoSpace(_) => Self::new(ErrorKind::Unavailable, error.to_string())
                 .with_hint("the server needs more disk space"),
             CreateError::Destroyed => Self::new(ErrorKind::Conflict, error.to_string()),
@@ -311,11 +348,34 @@ impl From<RestartError> for Problem {
     }
 }
 
+impl From<SleepError> for Problem {
+    fn from(error: SleepError) -> Self {
+        match error {
+            SleepError::NotFound => Self::no_sprite(),
+            SleepError::Held => Self::new(ErrorKind::Conflict, error.to_string())
+                .with_hint("end its tasks and the requests that are under way, then ask again"),
+            SleepError::Busy | SleepError::Closing | SleepError::Failed { .. } => {
+                Self::new(ErrorKind::Unavailable, error.to_string())
+            }
+            SleepError::Catalog(_) => Self::internal(&error),
+        }
+    }
+}
+
 impl From<CheckError> for Problem {
     fn from(error: CheckError) -> Self {
         match error {
             CheckError::NotFound => Self::no_sprite(),
             CheckError::Catalog(_) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<UsageError> for Problem {
+    fn from(error: UsageError) -> Self {
+        match error {
+            UsageError::NotFound => Self::no_sprite(),
+            UsageError::Catalog(_) | UsageError::Disk(_) => Self::internal(&error),
         }
     }
 }

@@ -4,23 +4,27 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, delete, get, post, put};
-use bytes::Bytes;
 use sprite_api::{ErrorBody, ErrorKind, VERSION_HEADER};
 use sprite_host::{Calls, Host};
 use sprite_types::RUNTIME_VERSION;
 
+use crate::browsers::Browsers;
 use crate::config::ServerConfig;
+use crate::edge::{self, Edge};
 use crate::exec::{attach, kill, post as exec_post, start};
+use crate::metrics::{self, Metrics, Surface};
+use crate::openapi::{self, Documents};
 use crate::problem::Problem;
 use crate::proxy::{self, Proxies};
 use crate::sprites::{change, create, list, show, upkeep};
 use crate::{
-    answer, auth, control, fs, inside, openapi, organization, policy, ports, tasks, unsupported,
+    answer, auth, control, domains, fs, inside, organization, policy, ports, services, tasks,
+    unsupported, usage,
 };
 
 /// What every handler has.
@@ -30,14 +34,19 @@ pub(crate) struct App {
     pub(crate) config: Arc<ServerConfig>,
     /// The connections to ports that there are.
     pub(crate) proxies: Proxies,
-    /// What `/openapi.json` answers.
-    pub(crate) document: Bytes,
+    /// Who opens URLs for programs in sprites.
+    pub(crate) browsers: Browsers,
+    /// What is counted of all this.
+    pub(crate) metrics: Metrics,
+    /// What describes all this.
+    pub(crate) documents: Documents,
 }
 
 /// The API over a host, from outside and from inside its sprites. Cheap to clone.
 #[derive(Clone)]
 pub struct Api {
     app: App,
+    edge: Edge,
 }
 
 impl Api {
@@ -45,17 +54,35 @@ impl Api {
     #[must_use]
     pub fn new(host: Host, config: ServerConfig) -> Self {
         let app = App {
+            metrics: Metrics::of(&host),
             host,
-            document: openapi::document_at(&config.public_base),
+            documents: Documents::at(&config.public_base),
             config: Arc::new(config),
             proxies: Proxies::default(),
+            browsers: Browsers::default(),
         };
-        Self { app }
+        let edge = Edge::new(app.clone());
+        Self { app, edge }
     }
 
     /// What is asked from outside. Give it to [`serve`](crate::serve).
     pub fn router(&self) -> Router {
+        let edge = self.edge.clone();
+        // Before everything of the API: nothing of it is seen under the URL domain.
         router(self.app.clone())
+            .merge(edge::login_routes(edge.clone()))
+            .layer(middleware::from_fn_with_state(edge, edge::dispatch))
+    }
+
+    /// What is asked of sprites' URLs, and nothing else. Give it to a listener of its own.
+    pub fn url_router(&self) -> Router {
+        let edge = self.edge.clone();
+        Router::new().fallback(edge::dispatch_urls).with_state(edge)
+    }
+
+    /// What monitoring reads: `GET /metrics`, which asks for no token. Give it to a listener of its own.
+    pub fn metrics_router(&self) -> Router {
+        metrics::router(self.app.clone())
     }
 
     /// Serves what is asked from inside sprites until `shutdown` is ready, then lets what is under way finish.
@@ -69,10 +96,20 @@ impl Api {
 
 fn router(app: App) -> Router {
     let host = app.host.clone();
+    let counted = (app.metrics.clone(), Surface::Api);
+    behind_the_check(app)
+        .layer(middleware::from_fn_with_state(host, auth::check))
+        .layer(middleware::from_fn(with_version))
+        .layer(middleware::from_fn_with_state(counted, metrics::count))
+}
+
+/// All routes, for requests of which is known whose they are.
+pub(crate) fn behind_the_check(app: App) -> Router {
     let sprite = "/v1/sprites/{name}";
     let mut router = Router::new()
         .route("/healthz", get(health))
         .route("/openapi.json", get(openapi::show))
+        .route("/streams.json", get(openapi::show_streams))
         .route("/v1/organization", get(organization::show))
         .route(
             "/v1/organizations/{slug}/tokens",
@@ -85,7 +122,9 @@ fn router(app: App) -> Router {
         )
         .route(&format!("{sprite}/check"), get(upkeep::check))
         .route(&format!("{sprite}/restart"), post(upkeep::restart))
+        .route(&format!("{sprite}/sleep"), post(upkeep::sleep))
         .route(&format!("{sprite}/upgrade"), post(upkeep::upgrade))
+        .route(&format!("{sprite}/usage"), get(usage::show))
         .route(
             &format!("{sprite}/exec"),
             get(start::start).head(start::head).post(exec_post::post),
@@ -114,12 +153,45 @@ fn router(app: App) -> Router {
         .route(&format!("{sprite}/fs/watch"), get(fs::watch::watch))
         .route(&format!("{sprite}/fs/read"), get(fs::read::read))
         .route(&format!("{sprite}/fs/write"), put(fs::write::write))
+        .route(
+            &format!("{sprite}/fs/archive"),
+            get(fs::archive::pack).put(fs::archive::unpack),
+        )
         .route(&format!("{sprite}/fs/list"), get(fs::list::list))
         .route(&format!("{sprite}/fs/delete"), delete(fs::change::delete))
         .route(&format!("{sprite}/fs/rename"), post(fs::change::rename))
         .route(&format!("{sprite}/fs/copy"), post(fs::change::copy))
         .route(&format!("{sprite}/fs/chmod"), post(fs::change::chmod))
         .route(&format!("{sprite}/fs/chown"), post(fs::change::chown))
+        .route(&format!("{sprite}/services"), get(services::list))
+        .route(&format!("{sprite}/services/signal"), post(services::signal))
+        .route(
+            &format!("{sprite}/services/{{service}}"),
+            get(services::show)
+                .put(services::put)
+                .delete(services::delete),
+        )
+        .route(
+            &format!("{sprite}/services/{{service}}/start"),
+            post(services::start),
+        )
+        .route(
+            &format!("{sprite}/services/{{service}}/stop"),
+            post(services::stop),
+        )
+        .route(
+            &format!("{sprite}/services/{{service}}/restart"),
+            post(services::restart),
+        )
+        .route(
+            &format!("{sprite}/services/{{service}}/logs"),
+            get(services::logs),
+        )
+        .route(&format!("{sprite}/domains"), get(domains::list))
+        .route(
+            &format!("{sprite}/domains/{{domain}}"),
+            get(domains::show).put(domains::put).delete(domains::delete),
+        )
         .route(
             &format!("{sprite}/tasks"),
             get(tasks::list).post(tasks::create).put(tasks::put),
@@ -135,8 +207,6 @@ fn router(app: App) -> Router {
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .with_state(app)
-        .layer(middleware::from_fn_with_state(host, auth::check))
-        .layer(middleware::from_fn(with_version))
 }
 
 /// Is the server there
@@ -154,7 +224,7 @@ async fn health() -> Response {
     response
 }
 
-async fn no_route(State(_): State<App>, request: Request) -> Problem {
+pub(crate) async fn no_route(request: Request) -> Problem {
     let path: String = request.uri().path().chars().take(200).collect();
     Problem::new(
         ErrorKind::NotFound,

@@ -7,14 +7,11 @@ use crate::named::Named;
 use crate::problem::{Answer, Problem};
 
 /// Paths below a sprite that clients know, and what they are called. Source: behaviour reference §1.6 to §1.11.
-pub(crate) const PATHS: [(&str, &str); 7] = [
+pub(crate) const PATHS: [(&str, &str); 4] = [
     ("/checkpoint", "checkpoint.create"),
     ("/checkpoints", "checkpoint.list"),
     ("/checkpoints/{id}", "checkpoint"),
     ("/checkpoints/{id}/restore", "checkpoint.restore"),
-    ("/services", "services"),
-    ("/services/{service}", "services"),
-    ("/services/{service}/{action}", "services"),
 ];
 
 /// Answers 501 for a sprite that exists.

@@ -4,18 +4,20 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use sprite_host::{DiskError, Disks};
+use sprite_host::{DiskError, DiskUsage, Disks};
 use sprite_types::SpriteId;
 use tempfile::TempDir;
 
-use crate::switch::{Held, Shared, Step};
+use crate::switch::{Chance, Held, Shared, Step};
 
 /// A pool in a temporary directory; a disk is a file that holds the image's name and the size asked for.
-#[derive(Debug)]
 pub struct FakeDisks {
     dir: TempDir,
+    /// The sprites that have one, in the order in which these were made.
+    made: Mutex<Vec<SpriteId>>,
     snapshots: TempDir,
     switches: Shared,
     /// What the image needs, in GB.
@@ -24,9 +26,11 @@ pub struct FakeDisks {
 
 impl Default for FakeDisks {
     fn default() -> Self {
+        let directory = |what: &str| tempfile::tempdir_in(crate::host::quick()).expect(what);
         Self {
-            dir: tempfile::tempdir().expect("make a directory for disks"),
-            snapshots: tempfile::tempdir().expect("make a directory for memory"),
+            dir: directory("make a directory for disks"),
+            made: Mutex::default(),
+            snapshots: directory("make a directory for memory"),
             switches: Shared::default(),
             smallest_gb: AtomicU32::new(1),
         }
@@ -37,6 +41,11 @@ impl FakeDisks {
     /// Makes a step fail the next `times` times.
     pub fn fail(&self, step: Step, times: u32) {
         self.switches.fail(step, times);
+    }
+
+    /// Lets chance decide on every step from now on.
+    pub fn chance(&self, chance: Chance) {
+        self.switches.chance(chance);
     }
 
     /// Makes a step wait as long as what comes back lives.
@@ -54,6 +63,10 @@ impl FakeDisks {
     #[must_use]
     pub fn made_from(&self, sprite: SpriteId) -> Option<String> {
         fs::read_to_string(self.path(sprite)).ok()
+    }
+
+    fn made(&self) -> MutexGuard<'_, Vec<SpriteId>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn memory(&self, sprite: SpriteId) -> PathBuf {
@@ -77,7 +90,10 @@ impl Disks for FakeDisks {
         storage_gb: u32,
     ) -> Result<PathBuf, DiskError> {
         let fail = |source| Self::failed("make a disk", source);
-        self.switches.pass(Step::CreateDisk).await.map_err(fail)?;
+        self.switches
+            .pass(Step::CreateDisk, sprite)
+            .await
+            .map_err(fail)?;
         if self.switches.fails(Step::CreateDiskFull) {
             return Err(DiskError::Full {
                 step: "make a disk".to_owned(),
@@ -94,6 +110,7 @@ impl Disks for FakeDisks {
         let path = self.path(sprite);
         if !path.exists() {
             fs::write(&path, format!("{image} {storage_gb}")).map_err(fail)?;
+            self.made().push(sprite);
         }
         Ok(path)
     }
@@ -112,7 +129,24 @@ impl Disks for FakeDisks {
         }
     }
 
+    async fn usage(&self, sprite: SpriteId) -> Result<DiskUsage, DiskError> {
+        let fail = |source| Self::failed("measure a disk", source);
+        let disk = match fs::metadata(self.path(sprite)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            disk => disk.map_err(fail)?.len(),
+        };
+        let memory = fs::read_dir(self.memory(sprite)).into_iter().flatten();
+        let memory = memory.map(|file| file.and_then(|file| file.metadata()));
+        let memory: Vec<_> = memory.collect::<io::Result<_>>().map_err(fail)?;
+        Ok(DiskUsage {
+            unique_bytes: disk,
+            snapshot_bytes: memory.iter().map(fs::Metadata::len).sum(),
+        })
+    }
+
     async fn forget_memory(&self, sprite: SpriteId) -> Result<(), DiskError> {
+        let passed = self.switches.pass(Step::ForgetMemory, sprite).await;
+        passed.map_err(|error| Self::failed("delete memory", error))?;
         match fs::remove_dir_all(self.memory(sprite)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(Self::failed("delete memory", error))
@@ -122,15 +156,23 @@ impl Disks for FakeDisks {
     }
 
     async fn set_memory_aside(&self, sprite: SpriteId) -> Result<(), DiskError> {
+        let passed = self.switches.pass(Step::SetMemoryAside, sprite).await;
+        passed.map_err(|error| Self::failed("set memory aside", error))?;
         let aside = self.memory(sprite).with_extension("unfit");
+        // What was put there before is deleted.
+        let _ = fs::remove_dir_all(&aside);
         fs::rename(self.memory(sprite), aside)
             .map_err(|error| Self::failed("set memory aside", error))
     }
 
     async fn delete(&self, sprite: SpriteId) -> Result<(), DiskError> {
         let fail = |source| Self::failed("delete a disk", source);
-        self.switches.pass(Step::DeleteDisk).await.map_err(fail)?;
+        self.switches
+            .pass(Step::DeleteDisk, sprite)
+            .await
+            .map_err(fail)?;
         self.forget_memory(sprite).await?;
+        self.made().retain(|made| *made != sprite);
         match fs::remove_file(self.path(sprite)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other.map_err(fail),
@@ -138,16 +180,6 @@ impl Disks for FakeDisks {
     }
 
     async fn list(&self) -> Result<Vec<SpriteId>, DiskError> {
-        let fail = |source| Self::failed("list disks", source);
-        let entries = fs::read_dir(self.dir.path()).map_err(fail)?;
-        let name = |entry: io::Result<fs::DirEntry>| entry.map(|entry| entry.file_name());
-        let names = entries
-            .map(name)
-            .collect::<io::Result<Vec<_>>>()
-            .map_err(fail)?;
-        Ok(names
-            .iter()
-            .filter_map(|name| name.to_str()?.parse().ok())
-            .collect())
+        Ok(self.made().clone())
     }
 }

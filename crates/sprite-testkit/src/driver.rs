@@ -1,20 +1,25 @@
 //! A driver whose machines live in memory. It outlives hosts, as a kernel does, so that a test can drop a host and
 //! open another one on what is left.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use sprite_machine::{Beginning, Identity, Machine, MachineDriver, MachineError, MachineSpec};
 use sprite_types::{DriverKind, MachineId, SpriteId};
+use tokio::sync::watch;
 
 use crate::machine::{FakeMachine, MEMORY, Memory};
-use crate::switch::{Held, Shared, Step};
+use crate::switch::{Chance, Held, Shared, Step};
 
 /// A driver of [`FakeMachine`]s.
 #[derive(Default)]
 pub struct FakeDriver {
     world: Arc<World>,
+    /// For whom something has come from outside.
+    calls: watch::Sender<BTreeSet<SpriteId>>,
     switches: Shared,
 }
 
@@ -26,7 +31,8 @@ pub(crate) struct World {
 
 #[derive(Default)]
 struct State {
-    machines: HashMap<MachineId, Arc<FakeMachine>>,
+    /// In the order in which they were started.
+    machines: Vec<Arc<FakeMachine>>,
     started: usize,
     kind: Option<DriverKind>,
     /// Memory that was written, and how far its sprite had run.
@@ -34,6 +40,8 @@ struct State {
     /// How often something ran that may have written to the sprite's disk.
     runs: HashMap<SpriteId, u64>,
     unsound: Vec<String>,
+    /// Machines that were started before the newest system.
+    outdated: BTreeSet<MachineId>,
 }
 
 impl World {
@@ -81,8 +89,16 @@ impl World {
         Ok(memory)
     }
 
+    pub(crate) fn has(&self, machine: MachineId) -> bool {
+        let state = self.state();
+        let mut machines = state.machines.iter();
+        machines.any(|known| known.identity().machine == machine)
+    }
+
     pub(crate) fn remove(&self, machine: MachineId) {
-        self.state().machines.remove(&machine);
+        self.state()
+            .machines
+            .retain(|other| other.identity().machine != machine);
     }
 }
 
@@ -90,6 +106,26 @@ impl FakeDriver {
     /// Makes a step fail the next `times` times.
     pub fn fail(&self, step: Step, times: u32) {
         self.switches.fail(step, times);
+    }
+
+    /// Lets chance decide on every step from now on.
+    pub fn chance(&self, chance: Chance) {
+        self.switches.chance(chance);
+    }
+
+    /// Whose memory is kept that can still be used: nothing of the sprite ran since it was written. Its file is the
+    /// disks' business.
+    #[must_use]
+    pub fn memory_of(&self, sprite: SpriteId) -> Option<Identity> {
+        let state = self.world.state();
+        let (of, run, _) = state.memories.get(&sprite)?;
+        (state.runs.get(&sprite) == Some(run)).then_some(*of)
+    }
+
+    /// What must never happen and did.
+    #[must_use]
+    pub fn unsound(&self) -> Vec<String> {
+        self.world.state().unsound.clone()
     }
 
     /// Says to be another driver from now on.
@@ -103,6 +139,27 @@ impl FakeDriver {
         self.switches.hold(step)
     }
 
+    /// From now on `program`, which the test serves, listens on that port of every machine.
+    pub fn listen(&self, port: u16, program: SocketAddr) {
+        self.switches.listen(port, program);
+    }
+
+    /// Something comes from outside for a sprite, on a connection that it opened.
+    pub fn call(&self, sprite: SpriteId) {
+        self.calls.send_modify(|calls| {
+            calls.insert(sprite);
+        });
+    }
+
+    /// From now on machines get another system than those that there are, or were.
+    pub fn renew(&self) {
+        let mut state = self.world.state();
+        let machines = state.machines.iter().map(|machine| machine.identity());
+        let kept = state.memories.values().map(|(of, _, _)| *of);
+        let all: Vec<_> = machines.chain(kept).map(|of| of.machine).collect();
+        state.outdated.extend(all);
+    }
+
     /// How many machines were ever started.
     #[must_use]
     pub fn started(&self) -> usize {
@@ -112,7 +169,7 @@ impl FakeDriver {
     /// The machines of which something is left, running or not.
     #[must_use]
     pub fn machines(&self) -> Vec<Arc<FakeMachine>> {
-        self.world.state().machines.values().cloned().collect()
+        self.world.state().machines.clone()
     }
 
     /// The machine of a sprite.
@@ -136,7 +193,7 @@ impl FakeDriver {
     /// # Panics
     /// Something happened that must never happen: two machines of one sprite, or a machine without its disk.
     pub fn assert_sound(&self) {
-        let unsound = self.world.state().unsound.clone();
+        let unsound = self.unsound();
         assert!(unsound.is_empty(), "{unsound:?}");
     }
 }
@@ -176,7 +233,7 @@ impl MachineDriver for FakeDriver {
                 let text = format!("{} is started without a disk", identity.sprite);
                 state.unsound.push(text);
             }
-            let others = state.machines.values().map(|machine| machine.identity());
+            let others = state.machines.iter().map(|machine| machine.identity());
             let others: Vec<_> = others
                 .filter(|other| other.sprite == identity.sprite)
                 .collect();
@@ -186,10 +243,10 @@ impl MachineDriver for FakeDriver {
                     .push(format!("{identity:?} is started beside {others:?}"));
             }
             // What is cut off from here on leaves a machine behind.
-            state.machines.insert(identity.machine, machine.clone());
+            state.machines.push(machine.clone());
         }
         tokio::task::yield_now().await;
-        if let Err(source) = switches.pass(step).await {
+        if let Err(source) = switches.pass(step, identity.sprite).await {
             machine.end("could not be started");
             world.remove(identity.machine);
             return Err(MachineError::Step {
@@ -202,11 +259,40 @@ impl MachineDriver for FakeDriver {
 
     async fn adopt(&self) -> Result<Vec<Arc<dyn Machine>>, MachineError> {
         let mut state = self.world.state();
-        state.machines.retain(|_, machine| !machine.has_ended());
+        state.machines.retain(|machine| !machine.has_ended());
         Ok(state
             .machines
-            .values()
+            .iter()
             .map(|machine| machine.clone() as Arc<dyn Machine>)
             .collect())
+    }
+
+    async fn called(&self) -> Result<Vec<SpriteId>, MachineError> {
+        let mut calls = self.calls.subscribe();
+        loop {
+            let called: Vec<SpriteId> = calls.borrow_and_update().iter().copied().collect();
+            if !called.is_empty() {
+                self.calls.send_modify(BTreeSet::clear);
+                return Ok(called);
+            }
+            // The sender is ours.
+            let _ = calls.changed().await;
+        }
+    }
+
+    async fn forget(&self, _sprite: SpriteId) -> Result<(), MachineError> {
+        Ok(())
+    }
+
+    async fn is_outdated(
+        &self,
+        of: Identity,
+        _snapshots: Option<&Path>,
+    ) -> Result<bool, MachineError> {
+        Ok(self.world.state().outdated.contains(&of.machine))
+    }
+
+    fn sleepers(&self) -> Vec<Identity> {
+        Vec::new()
     }
 }

@@ -50,7 +50,7 @@ impl TestHost {
     /// # Panics
     /// It cannot be opened.
     pub async fn with(options: HostOptions) -> Self {
-        let dir = tempfile::tempdir().expect("make a data directory");
+        let dir = tempfile::tempdir_in(quick()).expect("make a data directory");
         let (driver, disks) = (
             Arc::new(FakeDriver::default()),
             Arc::new(FakeDisks::default()),
@@ -108,6 +108,18 @@ impl TestHost {
             .create(&self.principal.org, new)
             .await
             .expect("create a sprite")
+    }
+}
+
+/// Where files of tests are that need not outlive a power cut: in memory, where there is such a place.
+#[must_use]
+pub fn quick() -> PathBuf {
+    let memory = PathBuf::from("/dev/shm");
+    let writable = tempfile::tempfile_in(&memory).is_ok();
+    if writable {
+        memory
+    } else {
+        std::env::temp_dir()
     }
 }
 

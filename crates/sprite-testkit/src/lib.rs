@@ -15,11 +15,13 @@ mod driver;
 mod eventually;
 mod host;
 mod machine;
+mod seeded;
 mod switch;
 
 pub use disks::FakeDisks;
 pub use driver::FakeDriver;
 pub use eventually::eventually;
-pub use host::TestHost;
+pub use host::{TestHost, quick};
 pub use machine::FakeMachine;
-pub use switch::{Held, Step};
+pub use seeded::Seeded;
+pub use switch::{Chance, Held, Luck, Step};

@@ -48,6 +48,8 @@ pub struct FakeMachine {
     exit: Arc<watch::Sender<Option<String>>>,
     /// What it may: both as the host set them.
     walls: Mutex<(Egress, Resources)>,
+    /// What its counters say.
+    used: Mutex<Statistics>,
     /// Cuts the transports that there are.
     transports: Mutex<CancellationToken>,
 }
@@ -56,7 +58,7 @@ impl FakeMachine {
     /// A machine that runs, with fresh memory.
     pub(crate) fn new(spec: &MachineSpec, world: Arc<World>, switches: Shared) -> Arc<Self> {
         let exit = Arc::new(watch::Sender::new(None));
-        let agent = FakeAgent::new(switches.clone(), exit.clone());
+        let agent = FakeAgent::new(spec.identity.sprite, switches.clone(), exit.clone());
         let handler = agent.clone();
         let acceptor = Acceptor::new(Limits::default(), move |stream| {
             handler.clone().accept(stream)
@@ -99,6 +101,7 @@ impl FakeMachine {
             kept: AtomicBool::new(frozen),
             exit: memory.exit,
             walls: Mutex::new((spec.egress, spec.resources)),
+            used: Mutex::default(),
             transports: Mutex::default(),
         })
     }
@@ -142,6 +145,23 @@ impl FakeMachine {
         self.agent.policy()
     }
 
+    /// The services that run, by name, each with its process.
+    #[must_use]
+    pub fn services(&self) -> Vec<(String, u32)> {
+        self.agent.services.running()
+    }
+
+    /// How often the agent was told what services there are to be.
+    #[must_use]
+    pub fn services_told(&self) -> u64 {
+        self.agent.services.told()
+    }
+
+    /// What its counters say from now on. They are its own, not its memory's: those of another machine begin at 0.
+    pub fn set_used(&self, used: Statistics) {
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = used;
+    }
+
     /// Whether it stands still.
     #[must_use]
     pub fn is_frozen(&self) -> bool {
@@ -170,6 +190,21 @@ impl FakeMachine {
         self.agent.live_sessions()
     }
 
+    /// Whether its agent says that something inside is in use, and what.
+    pub fn set_in_use(&self, what: Option<&str>) {
+        self.agent.set_in_use(what.map(str::to_owned));
+    }
+
+    /// Has a program listen on a port, beside the one that always does (7).
+    pub fn open_port(&self, port: u16) {
+        self.agent.listening.open(port);
+    }
+
+    /// Has it listen no more.
+    pub fn close_port(&self, port: u16) {
+        self.agent.listening.close(port);
+    }
+
     /// Connects to the environment's own socket, as a process inside would.
     #[must_use]
     pub fn call(&self) -> tokio::io::DuplexStream {
@@ -178,7 +213,7 @@ impl FakeMachine {
 
     async fn pass(&self, step: Step, what: &str) -> Result<(), MachineError> {
         self.switches
-            .pass(step)
+            .pass(step, self.identity.sprite)
             .await
             .map_err(|source| MachineError::Step {
                 step: format!("{what} a fake machine"),
@@ -239,6 +274,10 @@ impl Machine for FakeMachine {
         Ok(())
     }
 
+    async fn leave(&self) -> Result<(), MachineError> {
+        self.destroy().await
+    }
+
     async fn freeze(&self) -> Result<(), MachineError> {
         self.pass(Step::Freeze, "freeze").await?;
         self.frozen.send_replace(true);
@@ -290,9 +329,16 @@ impl Machine for FakeMachine {
     }
 
     async fn statistics(&self) -> Result<Statistics, MachineError> {
+        if !self.world.has(self.identity.machine) {
+            return Err(MachineError::Step {
+                step: "read what a fake machine used".to_owned(),
+                source: io::ErrorKind::NotFound.into(),
+            });
+        }
+        let used = *self.used.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(Statistics {
             pids: self.agent.live_sessions() as u64 + 1,
-            ..Statistics::default()
+            ..used
         })
     }
 }

@@ -2,8 +2,11 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use sprite_types::SpriteId;
 use tokio::sync::watch;
 
 /// A step of a fake that can be made to fail or to wait.
@@ -39,19 +42,38 @@ pub enum Step {
     CreateDiskFull,
     /// A disk is deleted.
     DeleteDisk,
+    /// Memory that was written is deleted.
+    ForgetMemory,
+    /// Memory that cannot be used is put aside.
+    SetMemoryAside,
 }
 
-#[derive(Debug, Default)]
+/// How a step goes that chance decides on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Luck {
+    /// How long it takes.
+    pub takes: Duration,
+    /// Whether it fails then.
+    pub fails: bool,
+}
+
+/// Asked at every step, beside the switches: how it goes for that sprite.
+pub type Chance = Arc<dyn Fn(Step, SpriteId) -> Luck + Send + Sync>;
+
+#[derive(Default)]
 pub(crate) struct Switches {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
+    chance: Option<Chance>,
     /// How often the step still fails.
     failing: HashMap<Step, u32>,
     /// Steps that wait until the first value is false, and say by the second that somebody does.
     held: HashMap<Step, (watch::Receiver<bool>, watch::Sender<bool>)>,
+    /// Programs of the test that stand for programs in a machine, by port.
+    programs: HashMap<u16, SocketAddr>,
 }
 
 /// While it lives, a step waits.
@@ -87,11 +109,24 @@ impl Switches {
         self.state().failing.insert(step, times);
     }
 
+    pub(crate) fn chance(&self, chance: Chance) {
+        self.state().chance = Some(chance);
+    }
+
     pub(crate) fn hold(&self, step: Step) -> Held {
         let (held, waiting) = watch::channel(true);
         let (arrive, reached) = watch::channel(false);
         self.state().held.insert(step, (waiting, arrive));
         Held { held, reached }
+    }
+
+    pub(crate) fn listen(&self, port: u16, program: SocketAddr) {
+        self.state().programs.insert(port, program);
+    }
+
+    /// The program that listens on a port.
+    pub(crate) fn program(&self, port: u16) -> Option<SocketAddr> {
+        self.state().programs.get(&port).copied()
     }
 
     /// Whether the step fails this time.
@@ -106,14 +141,19 @@ impl Switches {
     }
 
     /// Waits if the step is held, and fails if it is to.
-    pub(crate) async fn pass(&self, step: Step) -> io::Result<()> {
+    pub(crate) async fn pass(&self, step: Step, sprite: SpriteId) -> io::Result<()> {
+        let chance = self.state().chance.clone();
+        let luck = chance.map_or_else(Luck::default, |chance| chance(step, sprite));
+        if !luck.takes.is_zero() {
+            tokio::time::sleep(luck.takes).await;
+        }
         let held = self.state().held.get(&step).cloned();
         if let Some((mut held, arrive)) = held {
             arrive.send_replace(true);
             // An error means that whoever held it is gone.
             let _ = held.wait_for(|held| !held).await;
         }
-        if self.fails(step) {
+        if luck.fails || self.fails(step) {
             Err(io::Error::other(format!("{step:?} was made to fail")))
         } else {
             Ok(())

@@ -4,23 +4,29 @@
 //! (`FromStr`, `TryFrom`, serde) and is trusted from there on.
 #![warn(missing_docs)]
 
+mod domain;
 mod id;
 mod name;
 mod policy;
 mod resources;
+mod service;
 mod status;
+mod web_url;
 
+pub use domain::{CustomDomain, CustomDomainError};
 pub use id::{
     Generation, Incarnation, InstanceId, MachineId, OrgId, ParseIdError, SessionId, SpriteId,
     TokenId,
 };
-pub use name::{Label, NameError, OrgSlug, SpriteName, TaskName};
+pub use name::{Label, NameError, OrgSlug, ServiceName, SpriteName, TaskName};
 pub use policy::{
     Confinement, CountLimit, DomainError, DomainPattern, Egress, MemoryLimit, NetworkPolicy,
     NetworkRule, Policies, Preset, Privileges, Profile, ResourceLimits, RuleAction, UnknownWord,
 };
 pub use resources::{Resources, ResourcesError};
+pub use service::{ServiceRun, ServiceSpec, ServiceSpecError, ServicesError, check_services};
 pub use status::{DriverKind, Isolation, SpriteStatus};
+pub use web_url::{WebUrl, WebUrlError};
 
 /// The version of the sprite environment that the API reports (`Sprite-Version`, `version`, `/info`).
 ///

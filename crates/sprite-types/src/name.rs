@@ -26,6 +26,9 @@ pub enum NameError {
         "name may hold only lowercase letters, digits and '-', and neither begin nor end with '-'"
     )]
     Character,
+    /// A character that the name of a service cannot have.
+    #[error("name may hold only letters, digits, '-', '_' and '.', and not begin with '-' or '.'")]
+    Service,
     /// A label of a sprite is not printable text.
     #[error("label may hold only printable characters without ','")]
     Label,
@@ -138,6 +141,38 @@ impl TaskName {
     pub const MAX: usize = 63;
 }
 
+fn check_service(text: &str) -> Result<(), NameError> {
+    if text.is_empty() {
+        return Err(NameError::Empty);
+    }
+    let len = text.chars().count();
+    if len > ServiceName::MAX {
+        return Err(NameError::TooLong {
+            len,
+            max: ServiceName::MAX,
+        });
+    }
+    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    if !text.bytes().all(legal) || text.starts_with(['-', '.']) {
+        return Err(NameError::Service);
+    }
+    Ok(())
+}
+
+text_type!(
+    /// The name of a service, unique in its sprite: 1 to [`ServiceName::MAX`] letters, digits, `-`, `_` and `.`, the
+    /// first of them neither `-` nor `.`: it names a log file and stands in paths of the API.
+    ///
+    /// Source: behaviour reference §1.9.
+    ServiceName,
+    check_service
+);
+
+impl ServiceName {
+    /// Longest name in characters.
+    pub const MAX: usize = 63;
+}
+
 text_type!(
     /// A label of a sprite: 1 to [`Label::MAX`] printable characters without `,`.
     Label,
@@ -178,6 +213,18 @@ mod tests {
                 max: SpriteName::MAX
             })
         );
+    }
+
+    #[test]
+    fn names_of_services_are_names_of_files() {
+        let longest = "a".repeat(ServiceName::MAX);
+        for good in ["web", "Web_2", "0", "a.b", "_x", &longest] {
+            assert!(good.parse::<ServiceName>().is_ok(), "{good}");
+        }
+        let over = "a".repeat(ServiceName::MAX + 1);
+        for bad in ["", ".", "..", "-a", ".a", "a/b", "a b", "ä", "a\0", &over] {
+            assert!(bad.parse::<ServiceName>().is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -4,7 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     api, attach, auth, check, completion, config, console, create, destroy, exec, file, info, list,
-    login, logout, org, policy, proxy, restart, sessions, task, url, use_sprite,
+    login, logout, org, policy, proxy, restart, services, sessions, sleep, task, upgrade, url,
+    usage, use_sprite,
 };
 use crate::context::Global;
 
@@ -71,13 +72,19 @@ pub(crate) enum Command {
     /// List, join and end sessions
     #[command(visible_alias = "s")]
     Sessions(sessions::Args),
+    /// Create, start, stop and watch programs that a sprite keeps running
+    #[command(visible_alias = "service")]
+    Services(services::Args),
     /// Keep a sprite awake, and let it sleep
     #[command(visible_alias = "tasks")]
     Task(task::Args),
     Attach(attach::Args),
     Proxy(proxy::Args),
     Restart(restart::Args),
+    Upgrade(upgrade::Args),
+    Sleep(sleep::Args),
     Check(check::Args),
+    Usage(usage::Args),
     /// Show and change a sprite's settings
     Config(config::Args),
     Url(url::Args),

@@ -4,6 +4,8 @@
 //! failure ends in a hint. Exit codes: 0; 1 for a failure; 2 for a command line that makes no sense; what a
 //! command in a sprite ended with, 128 + n for signal n.
 
+mod attend;
+mod browser;
 mod cli;
 mod commands;
 mod config;

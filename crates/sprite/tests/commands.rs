@@ -33,6 +33,10 @@ async fn server() -> Fake {
             }
             ("GET", "/v1/sprites/a") => conn.reply(200, r#"{"name":"a","status":"cold","version":"v"}"#).await,
             ("DELETE", "/v1/sprites/a") => conn.reply(204, "").await,
+            ("POST", "/v1/sprites/a/upgrade") => {
+                let upgraded = r#"{"sprite_name":"a","version":"v9","restarted":true}"#;
+                conn.reply(200, upgraded).await
+            }
             ("POST", "/v1/sprites/a/restart") => conn.reply(200, r#"{"message":"ok"}"#).await,
             ("GET", "/v1/sprites/a/check") => conn.reply(200, r#"{"status":"healthy"}"#).await,
             ("GET", "/v1/sprites/ill/check") => {
@@ -58,6 +62,38 @@ async fn server() -> Fake {
             }
             ("PUT", "/v1/sprites/a/tasks/build") => conn.reply(200, r#"{"name":"build"}"#).await,
             ("DELETE", "/v1/sprites/a/tasks/build") => conn.reply(204, "").await,
+            ("PUT", "/v1/sprites/a/domains/www.example.com") => {
+                conn.reply(200, r#"{"domain":"www.example.com","url":"http://www.example.com"}"#).await
+            }
+            ("GET", "/v1/sprites/a/domains") => {
+                let domain = json!({"domain": "www.example.com", "url": "http://www.example.com"});
+                conn.reply(200, &json!({ "domains": [domain] }).to_string()).await
+            }
+            ("DELETE", "/v1/sprites/a/domains/www.example.com") => conn.reply(204, "").await,
+            ("GET", "/v1/sprites/a/services") => {
+                let state = json!({"name": "web", "status": "running", "pid": 7, "restart_count": 2});
+                let web = json!({"name": "web", "cmd": "python3", "args": ["-m", "x"], "http_port": 80, "state": state});
+                conn.reply(200, &json!([web]).to_string()).await
+            }
+            ("PUT", "/v1/sprites/a/services/web") => {
+                conn.reply(200, concat!(
+                    r#"{"type":"started","pid":7,"timestamp":1}"#, "\n",
+                    r#"{"type":"stdout","data":"hello","timestamp":2}"#, "\n",
+                    r#"{"type":"complete","log_files":{},"timestamp":3}"#, "\n"
+                )).await
+            }
+            ("POST", "/v1/sprites/a/services/web/restart") => {
+                conn.reply(200, concat!(
+                    r#"{"type":"exit","exit_code":3,"timestamp":1}"#, "\n",
+                    r#"{"type":"error","data":"service web exited with status 3","timestamp":2}"#, "\n",
+                    r#"{"type":"complete","log_files":{},"timestamp":3}"#, "\n"
+                )).await
+            }
+            ("GET", "/v1/sprites/a/services/web/logs") => {
+                conn.reply(200, "{\"type\":\"stderr\",\"data\":\"cut\",\"timestamp\":2}\n").await
+            }
+            ("POST", "/v1/sprites/a/services/signal") => conn.reply(204, "").await,
+            ("DELETE", "/v1/sprites/a/services/web") => conn.reply(204, "").await,
             _ => conn.reply(404, r#"{"error":"not_found","message":"there is no such sprite"}"#).await,
         }
     })
@@ -218,6 +254,9 @@ async fn health_is_an_exit_code() {
         (1, "unhealthy: no agent\n")
     );
     assert_eq!(home.run(&["restart", "a"]).await.code, 0);
+    let upgraded = home.run(&["upgrade", "a"]).await;
+    assert_eq!(upgraded.code, 0, "{upgraded:?}");
+    assert!(upgraded.stderr.contains("upgraded a to v9"), "{upgraded:?}");
 }
 
 #[tokio::test]
@@ -288,6 +327,26 @@ async fn tasks_are_created_listed_and_ended() {
     let seen = fake.seen();
     assert_eq!(seen[0].json(), json!({"name": "build", "expire": "1800s"}));
     assert_eq!(seen[1].json(), json!({"expire": "3600s"}));
+}
+
+#[tokio::test]
+async fn domains_are_added_listed_and_removed() {
+    let fake = server().await;
+    let home = Home::of(&fake);
+    let added = home
+        .run(&["url", "domain", "add", "www.example.com", "-s", "a"])
+        .await;
+    assert_eq!(
+        (added.code, added.stdout.as_str()),
+        (0, "http://www.example.com\n"),
+        "{added:?}"
+    );
+    let table = home.run(&["url", "domain", "ls", "-s", "a"]).await;
+    assert!(table.stdout.contains("www.example.com"), "{table:?}");
+    for (domain, code) in [("www.example.com", 0), ("other.example.com", 1)] {
+        let removed = home.run(&["url", "domain", "rm", domain, "-s", "a"]).await;
+        assert_eq!(removed.code, code, "{removed:?}");
+    }
 }
 
 #[tokio::test]
@@ -544,4 +603,75 @@ async fn policies_are_shown_as_json_and_set_from_files_and_options() {
         let ran = home.run(&[&["policy", "-s", "a"][..], args].concat()).await;
         assert_eq!(ran.code, 2, "{args:?}: {ran:?}");
     }
+}
+
+#[tokio::test]
+async fn services_are_created_listed_told_of_and_deleted() {
+    let fake = server().await;
+    let home = Home::of(&fake);
+    let put = [
+        "services",
+        "create",
+        "web",
+        "-s",
+        "a",
+        "--duration",
+        "2s",
+        "--env",
+        "A=1",
+        "--needs",
+        "db",
+        "--http-port",
+        "80",
+        "--",
+        "python3",
+        "-m",
+        "http.server",
+    ];
+    let made = home.run(&put).await;
+    assert_eq!(
+        (made.code, made.stdout.as_str()),
+        (0, "hello\n"),
+        "{made:?}"
+    );
+    assert!(made.stderr.contains("started, process 7"), "{made:?}");
+    let seen = fake.seen();
+    let body = seen
+        .iter()
+        .find(|seen| seen.method == "PUT")
+        .expect("it was asked")
+        .json();
+    let expected = json!({
+        "cmd": "python3", "args": ["-m", "http.server"], "env": {"A": "1"}, "needs": ["db"], "http_port": 80,
+    });
+    assert_eq!(body, expected);
+    let table = home.run(&["services", "ls", "-s", "a"]).await;
+    assert!(table.stdout.contains("web   running  7"), "{table:?}");
+    let failed = home.run(&["services", "restart", "web", "-s", "a"]).await;
+    assert_eq!(failed.code, 1, "{failed:?}");
+    assert!(
+        failed
+            .stderr
+            .contains("error: service web exited with status 3"),
+        "{failed:?}"
+    );
+    // What was cut off does not look whole.
+    let cut = home
+        .run(&["services", "logs", "web", "-n", "2", "-s", "a"])
+        .await;
+    assert_eq!((cut.code, cut.stdout.as_str()), (1, "cut\n"), "{cut:?}");
+    let signalled = home
+        .run(&["services", "signal", "web", "HUP", "-s", "a"])
+        .await;
+    assert_eq!(signalled.code, 0, "{signalled:?}");
+    assert_eq!(
+        home.run(&["services", "rm", "web", "-s", "a"]).await.code,
+        0
+    );
+    assert_eq!(
+        home.run(&["services", "create", "web", "-s", "a"])
+            .await
+            .code,
+        2
+    );
 }

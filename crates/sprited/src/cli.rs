@@ -99,6 +99,43 @@ pub(crate) struct ServeFlags {
     /// a proxy that speaks TLS [default: sprites.localhost]
     #[arg(long, env = "SPRITED_URL_DOMAIN", value_name = "DOMAIN")]
     pub(crate) url_domain: Option<String>,
+    /// A listener of its own for sprites' URLs, which serves nothing of the API; may be given more than once
+    /// [default: the URLs are served where the API is]
+    #[arg(
+        long,
+        env = "SPRITED_URL_LISTEN",
+        value_name = "ADDR:PORT",
+        value_delimiter = ','
+    )]
+    pub(crate) url_listen: Vec<SocketAddr>,
+    /// The certificates of --url-listen, which then speaks HTTPS and HTTP/2: a chain in PEM, for all names below the
+    /// URL domain. Read again on SIGHUP
+    #[arg(long, env = "SPRITED_TLS_CERT", value_name = "FILE")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The key of --tls-cert, in PEM
+    #[arg(long, env = "SPRITED_TLS_KEY", value_name = "FILE")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Where browsers and clients reach the API, if a proxy stands before it: browsers are sent there to log in to
+    /// private URLs [default: http:// and the first address of --listen]
+    #[arg(long, env = "SPRITED_API_URL", value_name = "URL")]
+    pub(crate) api_url: Option<String>,
+    /// Whether people's own domains can be mapped to sprites. Whoever has a token may then map any that is free, so
+    /// every name by which the API is reached must be that of --api-url [default: off]
+    #[arg(
+        long,
+        env = "SPRITED_CUSTOM_DOMAINS",
+        value_name = "ON|OFF",
+        value_enum
+    )]
+    pub(crate) custom_domains: Option<Switch>,
+    /// Where monitoring reads /metrics, without a token; may be given more than once [default: nowhere]
+    #[arg(
+        long,
+        env = "SPRITED_METRICS_LISTEN",
+        value_name = "ADDR:PORT",
+        value_delimiter = ','
+    )]
+    pub(crate) metrics_listen: Vec<SocketAddr>,
     /// How long a sprite that nobody uses keeps running: 30s, 5m, never [default: 30s]
     #[arg(long, env = "SPRITED_IDLE_TIMEOUT", value_name = "TIME")]
     pub(crate) idle_timeout: Option<String>,
@@ -138,6 +175,16 @@ pub(crate) enum DriverChoice {
     Microvm,
     /// Namespaces, cgroups and seccomp on this host's kernel: weaker.
     Container,
+}
+
+/// Whether something is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Switch {
+    /// It is.
+    On,
+    /// It is not.
+    Off,
 }
 
 #[derive(Debug, Args)]

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
-use sprite_server::{SpriteUrls, UrlScheme};
+use sprite_server::{CustomDomains, Front, SpriteUrls, UrlScheme};
 
-use crate::cli::{DriverChoice, ServeFlags};
+use crate::cli::{DriverChoice, ServeFlags, Switch};
 use crate::failure::Failure;
 
 const DEFAULT_FILE: &str = "/etc/sprited/sprited.toml";
@@ -22,6 +22,12 @@ struct File {
     driver: Option<DriverChoice>,
     vmm: Option<PathBuf>,
     url_domain: Option<String>,
+    url_listen: Option<Vec<SocketAddr>>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    api_url: Option<String>,
+    custom_domains: Option<Switch>,
+    metrics_listen: Option<Vec<SocketAddr>>,
     idle_timeout: Option<String>,
     cold_after: Option<String>,
     boot_within: Option<String>,
@@ -39,6 +45,15 @@ pub(crate) struct Config {
     /// A monitor of virtual machines other than the one that this program carries.
     pub(crate) vmm: Option<PathBuf>,
     pub(crate) url_domain: UrlDomain,
+    /// Listeners of sprites' URLs alone.
+    pub(crate) url_listen: Vec<Listen>,
+    pub(crate) tls: Option<TlsFiles>,
+    /// Where the API is reached, without a slash at the end.
+    pub(crate) api_url: Option<String>,
+    /// Whether people's own domains lead to sprites.
+    pub(crate) custom_domains: CustomDomains,
+    /// Listeners of `/metrics` alone.
+    pub(crate) metrics_listen: Vec<Listen>,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) cold_after: Duration,
     pub(crate) boot_within: Duration,
@@ -53,6 +68,13 @@ pub(crate) struct Listen {
     pub(crate) address: SocketAddr,
     /// Whether the server cannot do without it: all but the second default, on a host without IPv6.
     pub(crate) required: bool,
+}
+
+/// A certificate and its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TlsFiles {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
 }
 
 /// Where sprites have their URLs.
@@ -108,16 +130,32 @@ impl UrlDomain {
         })
     }
 
-    /// The URLs of sprites of a server that listens on this port.
-    pub(crate) fn urls(&self, listening: u16) -> SpriteUrls {
+    /// The domain itself.
+    pub(crate) fn name(&self) -> &str {
+        &self.domain
+    }
+
+    /// Whether a host is the domain, or below it.
+    fn covers(&self, host: &str) -> bool {
+        let host = host.to_ascii_lowercase();
+        let below = host.strip_suffix(&self.domain);
+        below.is_some_and(|below| below.is_empty() || below.ends_with('.'))
+    }
+
+    /// The URLs of sprites of a server that listens on this port, and how.
+    pub(crate) fn urls(&self, listening: u16, spoken: UrlScheme) -> SpriteUrls {
         let port = match self.scheme {
             Some(_) => self.port,
             None => self.port.or(Some(listening)),
         };
         SpriteUrls {
-            scheme: self.scheme.unwrap_or(UrlScheme::Http),
+            scheme: self.scheme.unwrap_or(spoken),
             domain: self.domain.clone(),
             port,
+            front: match self.scheme {
+                Some(_) => Front::Proxy,
+                None => Front::Direct,
+            },
         }
     }
 }
@@ -141,6 +179,27 @@ impl Config {
             flags.listen
         };
         let domain = flags.url_domain.or(file.url_domain);
+        let url_domain = UrlDomain::parse(domain.as_deref().unwrap_or("sprites.localhost"))?;
+        let api_url = flags.api_url.or(file.api_url);
+        let tls = tls(
+            flags.tls_cert.or(file.tls_cert),
+            flags.tls_key.or(file.tls_key),
+        )?;
+        let url_given = if flags.url_listen.is_empty() {
+            file.url_listen.unwrap_or_default()
+        } else {
+            flags.url_listen
+        };
+        if tls.is_some() && url_given.is_empty() {
+            return Err(
+                Failure::plain("there is a certificate and no listener that shows it")
+                    .hint("add --url-listen ADDR:PORT, where sprites' URLs are served over TLS"),
+            );
+        }
+        let custom_domains = custom_domains(
+            flags.custom_domains.or(file.custom_domains),
+            api_url.as_deref(),
+        )?;
         let idle = flags.idle_timeout.or(file.idle_timeout);
         let cold = flags.cold_after.or(file.cold_after);
         let boot = flags.boot_within.or(file.boot_within);
@@ -152,7 +211,14 @@ impl Config {
             listen: listen(&given, plain_http)?,
             driver: flags.driver.or(file.driver).unwrap_or(DriverChoice::Auto),
             vmm: flags.vmm.or(file.vmm),
-            url_domain: UrlDomain::parse(domain.as_deref().unwrap_or("sprites.localhost"))?,
+            api_url: api_url
+                .map(|text| checked_api_url(&text, &url_domain))
+                .transpose()?,
+            custom_domains,
+            url_listen: url_listeners(&url_given, plain_http || tls.is_some())?,
+            tls,
+            url_domain,
+            metrics_listen: required(flags.metrics_listen, file.metrics_listen),
             idle_timeout: match idle.as_deref() {
                 Some("never") => None,
                 Some(text) => Some(duration("idle-timeout", text)?),
@@ -185,6 +251,73 @@ fn duration(name: &str, text: &str) -> Result<Duration, Failure> {
         .ok()
         .filter(|time| !time.is_zero())
         .ok_or_else(|| invalid(name, text, "a time such as 30s, 10m or 2h"))
+}
+
+fn tls(certificate: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option<TlsFiles>, Failure> {
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => Ok(Some(TlsFiles { certificate, key })),
+        (None, None) => Ok(None),
+        (Some(_), None) | (None, Some(_)) => Err(Failure::plain(
+            "a certificate needs its key, and a key its certificate",
+        )
+        .hint("give both --tls-cert FILE and --tls-key FILE")),
+    }
+}
+
+/// Whether people's own domains lead to sprites: only where it is known which name is the API's.
+fn custom_domains(asked: Option<Switch>, api_url: Option<&str>) -> Result<CustomDomains, Failure> {
+    match (asked, api_url) {
+        (None | Some(Switch::Off), _) => Ok(CustomDomains::Off),
+        (Some(Switch::On), Some(_)) => Ok(CustomDomains::On),
+        (Some(Switch::On), None) => Err(Failure::plain(
+            "people's own domains could take the API's name, for nobody has said which that is",
+        )
+        .hint("add --api-url URL: the one name by which the API is reached")),
+    }
+}
+
+/// Where the API is reached: never under the URL domain, where sprites could set cookies for it.
+fn checked_api_url(text: &str, domain: &UrlDomain) -> Result<String, Failure> {
+    let expected = "http:// or https:// and a host, with a port if it is not the usual one";
+    let url = text.trim_end_matches('/');
+    let rest = url
+        .strip_prefix("https://")
+        .or_else(|| url.strip_prefix("http://"));
+    let host = rest.filter(|rest| {
+        !rest.is_empty()
+            && rest
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-.:[]".contains(&b))
+    });
+    let host = host.ok_or_else(|| invalid("api-url", text, expected))?;
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    if domain.covers(name) {
+        return Err(
+            Failure::plain(format!("{text} is under the domain of sprites' URLs"))
+                .hint("give the API a host beside that domain, or the sprites another domain"),
+        );
+    }
+    Ok(url.to_owned())
+}
+
+/// Listeners of nothing secret, as given by flags or file: the operator says who reaches them.
+fn required(flags: Vec<SocketAddr>, file: Option<Vec<SocketAddr>>) -> Vec<Listen> {
+    let given = match file {
+        Some(file) if flags.is_empty() => file,
+        Some(_) | None => flags,
+    };
+    let listen = |address| Listen {
+        address,
+        required: true,
+    };
+    given.into_iter().map(listen).collect()
+}
+
+fn url_listeners(given: &[SocketAddr], guarded: bool) -> Result<Vec<Listen>, Failure> {
+    if given.is_empty() {
+        return Ok(Vec::new());
+    }
+    listen(given, guarded)
 }
 
 fn listen(given: &[SocketAddr], plain_http: bool) -> Result<Vec<Listen>, Failure> {
@@ -228,6 +361,12 @@ mod tests {
             driver: None,
             vmm: None,
             url_domain: None,
+            url_listen: Vec::new(),
+            tls_cert: None,
+            tls_key: None,
+            api_url: None,
+            custom_domains: None,
+            metrics_listen: Vec::new(),
             idle_timeout: None,
             cold_after: None,
             boot_within: None,
@@ -286,7 +425,7 @@ mod tests {
         ] {
             assert_eq!(path, Path::new(expected));
         }
-        let urls = config.url_domain.urls(7774);
+        let urls = config.url_domain.urls(7774, UrlScheme::Http);
         assert_eq!(urls.domain, "sprites.localhost");
     }
 
@@ -340,11 +479,82 @@ mod tests {
     fn urls_are_those_of_the_listener_or_of_the_proxy() {
         let local = UrlDomain::parse("sprites.localhost")
             .expect("a domain")
-            .urls(7774);
+            .urls(7774, UrlScheme::Http);
         assert_eq!((local.scheme, local.port), (UrlScheme::Http, Some(7774)));
         let proxy = UrlDomain::parse("https://s.example.com")
             .expect("a URL")
-            .urls(7774);
+            .urls(7774, UrlScheme::Http);
         assert_eq!((proxy.scheme, proxy.port), (UrlScheme::Https, None));
+        assert_eq!((local.front, proxy.front), (Front::Direct, Front::Proxy));
+        let own = UrlDomain::parse("s.example.com")
+            .expect("a domain")
+            .urls(443, UrlScheme::Https);
+        assert_eq!((own.scheme, own.port), (UrlScheme::Https, Some(443)));
+        assert_eq!(own.front, Front::Direct);
+    }
+
+    #[test]
+    fn the_api_is_never_under_the_domain_of_sprites() {
+        let domain = UrlDomain::parse("https://s.example.com").expect("a URL");
+        for (given, kept) in [
+            ("https://api.example.com/", "https://api.example.com"),
+            ("http://127.0.0.1:7774", "http://127.0.0.1:7774"),
+            ("https://[::1]:1", "https://[::1]:1"),
+            ("https://as.example.com", "https://as.example.com"),
+        ] {
+            let url = checked_api_url(given, &domain).expect(given);
+            assert_eq!(url, kept);
+        }
+        for bad in [
+            "https://s.example.com",
+            "https://API.S.example.com:8443",
+            "api.example.com",
+            "ftp://api.example.com",
+            "https://",
+            "https://a/b",
+            "https://a\"b",
+        ] {
+            assert!(checked_api_url(bad, &domain).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn domains_are_mapped_only_where_the_name_of_the_api_is_known() {
+        let with = |asked: Option<Switch>, api: Option<&str>| {
+            let flags = ServeFlags {
+                custom_domains: asked,
+                api_url: api.map(str::to_owned),
+                ..flags()
+            };
+            Config::load(flags).map(|config| config.custom_domains)
+        };
+        let api = Some("https://api.example.com");
+        assert_eq!(with(None, api).ok(), Some(CustomDomains::Off));
+        assert_eq!(with(Some(Switch::Off), None).ok(), Some(CustomDomains::Off));
+        assert_eq!(with(Some(Switch::On), api).ok(), Some(CustomDomains::On));
+        assert!(with(Some(Switch::On), None).is_err());
+    }
+
+    #[test]
+    fn a_certificate_needs_a_key_and_a_listener() {
+        let with = |cert: bool, key: bool, listen: bool| {
+            let url_listen = listen.then(|| "0.0.0.0:443".parse().expect("an address"));
+            Config::load(ServeFlags {
+                tls_cert: cert.then(|| "c.pem".into()),
+                tls_key: key.then(|| "k.pem".into()),
+                url_listen: url_listen.into_iter().collect(),
+                ..flags()
+            })
+        };
+        assert!(with(true, true, true).is_ok());
+        for (cert, key, listen) in [
+            (true, false, true),
+            (false, true, true),
+            (true, true, false),
+            // Others can reach it, and there is no TLS.
+            (false, false, true),
+        ] {
+            assert!(with(cert, key, listen).is_err(), "{cert} {key} {listen}");
+        }
     }
 }

@@ -1,12 +1,13 @@
 //! The data directory: private, locked by one server, marked with an instance id.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::FlockOperation;
+use sprite_server::UrlKey;
 use sprite_types::InstanceId;
 
 use crate::failure::Failure;
@@ -99,23 +100,46 @@ impl DataDir {
     pub(crate) fn catalog(&self) -> PathBuf {
         self.path.join("catalog.db")
     }
+
+    /// The secret of the cookies of sprites' URLs; made at the first call. Whoever removes it logs every browser out.
+    pub(crate) fn url_key(&self) -> Result<UrlKey, Failure> {
+        let path = self.path.join("url-key");
+        let failed = |error: io::Error| Failure::new(format!("use {}", path.display()), &error);
+        let bytes = made_once(&path, || {
+            let mut key = vec![0; UrlKey::LEN];
+            File::open("/dev/urandom")?.read_exact(&mut key)?;
+            Ok(key)
+        });
+        let bytes = bytes.map_err(failed)?;
+        let key = bytes.try_into().map_err(|_| {
+            Failure::plain(format!("{} is damaged", path.display()))
+                .hint("remove it: browsers must then log in to sprites' URLs again")
+        })?;
+        Ok(UrlKey::new(key))
+    }
 }
 
-/// The id in the file; a new one if there is none. Several processes may come here at once: the first wins.
 fn instance(path: &Path) -> io::Result<InstanceId> {
-    let read = || {
-        fs::read_to_string(path)?
-            .trim()
-            .parse()
-            .map_err(io::Error::other)
-    };
-    match read() {
+    let id = made_once(path, || Ok(format!("{}\n", InstanceId::random()).into()))?;
+    let id = String::from_utf8(id).map_err(io::Error::other)?;
+    id.trim().parse().map_err(io::Error::other)
+}
+
+/// What is in the file, which nobody else can read; if there is none, it is made with what `make` gives. Several
+/// processes may come here at once: the first wins.
+fn made_once(path: &Path, make: impl FnOnce() -> io::Result<Vec<u8>>) -> io::Result<Vec<u8>> {
+    match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         known => return known,
     }
     let fresh = path.with_extension(format!("new-{}", std::process::id()));
-    let mut file = File::create(&fresh)?;
-    writeln!(file, "{}", InstanceId::random())?;
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(&fresh)?;
+    file.write_all(&make()?)?;
     file.sync_all()?;
     let linked = match fs::hard_link(&fresh, path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
@@ -124,5 +148,5 @@ fn instance(path: &Path) -> io::Result<InstanceId> {
     fs::remove_file(&fresh)?;
     linked?;
     File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()?;
-    read()
+    fs::read(path)
 }

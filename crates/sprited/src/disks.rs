@@ -6,13 +6,17 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 use sprite_disk::{CreateDiskError, ImageId, Pool, SizedImageError};
-use sprite_host::{DiskError, Disks};
+use sprite_host::{DiskError, DiskUsage, Disks};
 use sprite_types::SpriteId;
+use tokio::sync::Semaphore;
 
 /// The disks of a pool.
 pub(crate) struct PoolDisks {
     pub(crate) pool: Pool,
 }
+
+/// Disks that are measured at the same time: who asks for all of a thousand keeps nobody from creating one.
+static MEASURED_AT_ONCE: Semaphore = Semaphore::const_new(2);
 
 fn step<E: Error + Send + Sync + 'static>(step: String) -> impl FnOnce(E) -> DiskError {
     move |source| DiskError::Step {
@@ -76,6 +80,20 @@ impl Disks for PoolDisks {
             move || pool.make_snapshots(sprite),
         )
         .await
+    }
+
+    async fn usage(&self, sprite: SpriteId) -> Result<DiskUsage, DiskError> {
+        // Nobody closes it.
+        let _turn = MEASURED_AT_ONCE.acquire().await;
+        let pool = self.pool.clone();
+        let space = blocking(format!("measure the disk of {sprite}"), move || {
+            pool.sprite_space(sprite)
+        })
+        .await?;
+        Ok(DiskUsage {
+            unique_bytes: space.unique_bytes,
+            snapshot_bytes: space.snapshot_bytes,
+        })
     }
 
     async fn forget_memory(&self, sprite: SpriteId) -> Result<(), DiskError> {

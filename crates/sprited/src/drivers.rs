@@ -1,14 +1,17 @@
 //! Which driver makes machines on this host, and what it needs.
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sprite_disk::Silent;
 use sprite_disk::guest::{Guest, GuestOptions, GuestSource, GuestSystem};
+use sprite_disk::{Goldens, Pool, Silent};
 use sprite_machine::container::{ContainerDriver, ContainerOptions};
-use sprite_machine::microvm::{self, FindGuest, GuestFiles, MicrovmDriver, MicrovmOptions};
+use sprite_machine::microvm::{
+    self, FindGuest, GoldenPlace, GuestFiles, MicrovmDriver, MicrovmOptions,
+};
 use sprite_machine::{MachineDriver, MachineError, kvm};
 use sprite_net::{Attachment, NetOptions, Network};
 use sprite_types::DriverKind;
@@ -97,6 +100,7 @@ impl Driver {
         kind: DriverKind,
         data: &DataDir,
         config: &Config,
+        pool: &Pool,
         network: Network,
     ) -> Result<Self, Failure> {
         let run_dir = config.run_dir.join(data.instance.as_str());
@@ -118,6 +122,9 @@ impl Driver {
                     None => install(&run_dir, &programs::MONITOR)?,
                 };
                 let (guest, earlier_guests) = open_guest(data, config).await?;
+                let goldens = pool.goldens(&config.image_cache);
+                let goldens = goldens
+                    .map_err(|error| Failure::new("make a place for golden snapshots", &error))?;
                 let options = MicrovmOptions {
                     instance: data.instance.clone(),
                     run_dir,
@@ -126,6 +133,7 @@ impl Driver {
                     monitor,
                     guest,
                     earlier_guests,
+                    goldens: Arc::new(PoolGoldens(goldens)),
                     boot_within: earlier(config.boot_within),
                 };
                 MicrovmDriver::new(options, network).map(|driver| Self::Microvm(driver.into()))
@@ -162,6 +170,33 @@ async fn given_monitor(given: &Path) -> Result<PathBuf, Failure> {
             Failure::new(format!("use the monitor {}", given.display()), &unfit)
                 .hint(unfit.remedy()),
         ),
+    }
+}
+
+/// The golden snapshots of a pool as the driver uses them.
+struct PoolGoldens(Goldens);
+
+impl microvm::Goldens for PoolGoldens {
+    fn find(&self, name: &str) -> io::Result<Option<PathBuf>> {
+        self.0.find(name)
+    }
+
+    fn begin(&self, name: &str) -> io::Result<Option<GoldenPlace>> {
+        let begun = self.0.begin(name)?;
+        Ok(begun.map(|(directory, lock)| GoldenPlace {
+            directory,
+            lock: lock.into(),
+        }))
+    }
+
+    fn finish(&self, name: &str, place: GoldenPlace) -> io::Result<()> {
+        let finished = self.0.finish(name);
+        drop(place);
+        finished
+    }
+
+    fn forget(&self, name: &str) -> io::Result<()> {
+        self.0.forget(name)
     }
 }
 

@@ -10,6 +10,7 @@ mod drivers;
 mod failure;
 mod guest;
 mod image;
+mod listen;
 mod programs;
 mod progress;
 mod purge;

@@ -3,27 +3,30 @@
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sprite_catalog::Catalog;
 use sprite_disk::image::Recipe;
 use sprite_disk::{ImageId, Pool, PoolOptions};
 use sprite_host::{Host, HostOptions};
 use sprite_net::Network;
-use sprite_server::{Api, ServerConfig};
-use tokio::net::{TcpListener, TcpSocket};
+use sprite_server::{Api, ServerConfig, Tls, UrlKey, UrlScheme};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::cli::ServeFlags;
-use crate::config::{Config, Listen};
+use crate::config::{Config, TlsFiles, UrlDomain};
 use crate::data_dir::DataDir;
+use crate::doctor::names;
 use crate::drivers::{self, Driver};
 use crate::failure::Failure;
+use crate::listen::Given;
 use crate::progress::Lines;
 use crate::{disks, image};
 
-/// Connections that wait to be accepted.
-const BACKLOG: u32 = 1024;
+/// What requests that are under way get when another server takes over.
+const HAND_OVER_WITHIN: Duration = Duration::from_millis(300);
 
 pub(crate) async fn serve(flags: Box<ServeFlags>) -> Result<(), Failure> {
     tracing_subscriber::fmt()
@@ -34,6 +37,8 @@ pub(crate) async fn serve(flags: Box<ServeFlags>) -> Result<(), Failure> {
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
         )
         .init();
+    // Before any other process is started, which would have them too.
+    let given = Given::take()?;
     let config = Config::load(*flags)?;
     let recipe = image::recipe(&config.image)?;
     if !rustix::process::geteuid().is_root() {
@@ -60,15 +65,22 @@ pub(crate) async fn serve(flags: Box<ServeFlags>) -> Result<(), Failure> {
         boot_within: config.boot_within,
         ..HostOptions::new(cpus, image.as_str())
     };
-    let driver = Driver::open(kind, &data, &config, network.clone()).await?;
+    let driver = Driver::open(kind, &data, &config, &pool, network.clone()).await?;
     let pool_disks = Arc::new(disks::PoolDisks { pool: pool.clone() });
     let host = Host::open(catalog.clone(), pool_disks, driver.machines(), options)
         .await
         .map_err(|error| Failure::new("recover", &error))?;
-    let warnings = tokio::spawn(warn_of_firewalls(network.clone()));
-    let served = run(&host, &config, &mut stop).await;
-    tracing::info!("stopping: no new requests, machines end in order");
+    let warnings = tokio::spawn(warn(network.clone(), config.url_domain.clone()));
+    let served = run(&host, &config, data.url_key()?, given, &mut stop).await;
     warnings.abort();
+    if let Ok(Ending::HandOver) = served {
+        tracing::info!("handing over: machines run on, and wait for the next server");
+        // As a crash would leave it, which the next start is made for.
+        host.kill().await;
+        catalog.close().await;
+        return Ok(());
+    }
+    tracing::info!("stopping: no new requests, machines end in order");
     host.close().await;
     drop(host);
     catalog.close().await;
@@ -85,13 +97,23 @@ pub(crate) async fn serve(flags: Box<ServeFlags>) -> Result<(), Failure> {
     if let Ok(Err(error)) = closed {
         tracing::warn!(error = &error as &dyn std::error::Error, "close the pool");
     }
-    served
+    served.map(|_| ())
+}
+
+/// How a server ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// With its machines.
+    InOrder,
+    /// Without them: another server takes them over.
+    HandOver,
 }
 
 /// The signals that end what runs in the foreground.
 pub(crate) struct Stop {
     term: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    hand_over: tokio::signal::unix::Signal,
 }
 
 impl Stop {
@@ -99,13 +121,15 @@ impl Stop {
         Ok(Self {
             term: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hand_over: signal(SignalKind::user_defined2())?,
         })
     }
 
-    pub(crate) async fn wait(&mut self) {
+    pub(crate) async fn wait(&mut self) -> Ending {
         tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.term.recv() => Ending::InOrder,
+            _ = self.interrupt.recv() => Ending::InOrder,
+            _ = self.hand_over.recv() => Ending::HandOver,
         }
     }
 }
@@ -152,6 +176,14 @@ async fn open_pool(
         .map_err(|error| Failure::new("open the pool", &error))?
 }
 
+/// Says what an operator would otherwise look for.
+async fn warn(network: Network, domain: UrlDomain) {
+    if let Some((found, remedy)) = names(&domain).await.warns() {
+        tracing::warn!("programs on this host do not find sprites' URLs: {found}; {remedy}");
+    }
+    warn_of_firewalls(network).await;
+}
+
 async fn warn_of_firewalls(network: Network) {
     match network.diagnose().await {
         Ok(findings) => {
@@ -170,74 +202,115 @@ async fn warn_of_firewalls(network: Network) {
     }
 }
 
-async fn run(host: &Host, config: &Config, stop: &mut Stop) -> Result<(), Failure> {
-    let listeners = listen(&config.listen)?;
-    let first = listeners
-        .first()
-        .and_then(|listener| listener.local_addr().ok());
-    let Some(first) = first else {
-        return Err(Failure::plain("there is no address to listen on"));
+async fn run(
+    host: &Host,
+    config: &Config,
+    url_key: UrlKey,
+    mut given: Given,
+    stop: &mut Stop,
+) -> Result<Ending, Failure> {
+    let listeners = given.listen(&config.listen)?;
+    let url_listeners = given.listen(&config.url_listen)?;
+    let metrics_listeners = given.listen(&config.metrics_listen)?;
+    given.all_used()?;
+    let metrics = first_of(&metrics_listeners);
+    let first =
+        first_of(&listeners).ok_or_else(|| Failure::plain("there is no address to listen on"))?;
+    let tls = config.tls.as_ref().map(open_tls).transpose()?;
+    let spoken = match &tls {
+        Some(_) => UrlScheme::Https,
+        None => UrlScheme::Http,
     };
-    let server = ServerConfig {
-        public_base: format!("http://{first}"),
-        sprite_urls: config.url_domain.urls(first.port()),
-    };
-    let api = Api::new(host.clone(), server);
-    let router = api.router();
+    let urls = first_of(&url_listeners).unwrap_or(first);
+    let public_base = config.api_url.clone();
+    let api = Api::new(
+        host.clone(),
+        ServerConfig {
+            public_base: public_base.unwrap_or_else(|| format!("http://{first}")),
+            sprite_urls: config.url_domain.urls(urls.port(), spoken),
+            url_key,
+            custom_domains: config.custom_domains,
+            url_requests: ServerConfig::URL_REQUESTS,
+        },
+    );
     let (tell, told) = watch::channel(false);
-    let mut serving = tokio::task::JoinSet::new();
-    for listener in listeners {
+    let stopped = || {
         let mut told = told.clone();
-        let stopped = async move {
+        async move {
             // An error means that the sender is gone, which is the end as well.
             let _ = told.wait_for(|stop| *stop).await;
+        }
+    };
+    let mut serving = tokio::task::JoinSet::new();
+    for listener in listeners {
+        serving.spawn(sprite_server::serve(listener, api.router(), stopped()));
+    }
+    for listener in url_listeners {
+        let (router, stopped) = (api.url_router(), stopped());
+        match tls.clone() {
+            Some(tls) => serving.spawn(sprite_server::serve_tls(listener, tls, router, stopped)),
+            None => serving.spawn(sprite_server::serve(listener, router, stopped)),
         };
-        serving.spawn(sprite_server::serve(listener, router.clone(), stopped));
+    }
+    for listener in metrics_listeners {
+        let router = api.metrics_router();
+        serving.spawn(sprite_server::serve(listener, router, stopped()));
     }
     if let Some(calls) = host.calls() {
-        let mut told = told.clone();
+        let stopped = stopped();
+        serving.spawn(async move { api.serve_inside(calls, stopped).await });
+    }
+    if let Some(tls) = tls {
+        let (hangup, stopped) = (hangup()?, stopped());
         serving.spawn(async move {
-            let stopped = async {
-                // An error means that the sender is gone, which is the end as well.
-                let _ = told.wait_for(|stop| *stop).await;
-            };
-            api.serve_inside(calls, stopped).await;
+            tokio::select! {
+                () = renew(tls, hangup) => {}
+                () = stopped => {}
+            }
         });
     }
+    if let Some(metrics) = metrics {
+        println!("metrics on http://{metrics}/metrics");
+    }
+    if !config.url_listen.is_empty() {
+        println!("sprites' URLs on {spoken}://{urls}");
+    }
     println!("listening on http://{first}");
-    stop.wait().await;
+    let ending = stop.wait().await;
     tell.send_replace(true);
-    serving.join_all().await;
-    Ok(())
-}
-
-fn listen(addresses: &[Listen]) -> Result<Vec<TcpListener>, Failure> {
-    let mut listeners = Vec::new();
-    for listen in addresses {
-        match bind(listen.address) {
-            Ok(listener) => listeners.push(listener),
-            Err(error) if !listen.required => {
-                tracing::info!(%error, "not listening on {}", listen.address);
-            }
-            Err(error) => {
-                return Err(
-                    Failure::new(format!("listen on {}", listen.address), &error).hint(
-                        "choose another address with --listen ADDR:PORT; port 0 picks a free one",
-                    ),
-                );
-            }
+    match ending {
+        Ending::InOrder => drop(serving.join_all().await),
+        // Whoever connects now waits for the next server, so not for long.
+        Ending::HandOver => {
+            let finished = tokio::time::timeout(HAND_OVER_WITHIN, serving.join_all()).await;
+            tracing::debug!(in_time = finished.is_ok(), "requests that were under way");
         }
     }
-    Ok(listeners)
+    Ok(ending)
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
+fn first_of(listeners: &[TcpListener]) -> Option<SocketAddr> {
+    listeners.first()?.local_addr().ok()
+}
+
+fn open_tls(files: &TlsFiles) -> Result<Tls, Failure> {
+    Tls::open(&files.certificate, &files.key)
+        .map_err(|error| Failure::new("use the certificate of sprites' URLs", &error))
+}
+
+fn hangup() -> Result<tokio::signal::unix::Signal, Failure> {
+    signal(SignalKind::hangup()).map_err(|error| Failure::new("listen for signals", &error))
+}
+
+/// Shows a renewed certificate whenever somebody says that there is one.
+async fn renew(tls: Tls, mut hangup: tokio::signal::unix::Signal) {
+    while hangup.recv().await.is_some() {
+        match tls.renew() {
+            Ok(()) => tracing::info!("the certificate of sprites' URLs was read again"),
+            Err(error) => tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the certificate stays as it was"
+            ),
+        }
+    }
 }

@@ -6,7 +6,7 @@ mod harness;
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use harness::{Server, eventually, ready, text};
+use harness::{Server, driver, eventually, ready, text};
 use sprite_client::{Child, ConnectError, Connection, PortChange, Sprite, Stdio};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
@@ -209,7 +209,10 @@ async fn a_gigabyte_goes_through_in_bounded_memory() {
     }
     assert_eq!(seen, GIB);
     assert!(most < 256, "sprited grew to {most} MiB");
-    assert!(resident_mib(server.agent_pid()) < 256);
+    if driver() == "container" {
+        // A virtual machine has its memory, and its agent is seen by nobody outside.
+        assert!(resident_mib(server.agent_pid()) < 256);
+    }
     // Those that waited go on where they stopped.
     let mut last = slow.pop().unwrap();
     let mut seen = 0;

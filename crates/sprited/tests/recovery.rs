@@ -58,6 +58,39 @@ async fn a_killed_server_adopts_its_machines_with_their_sessions() {
     server.finish();
 }
 
+/// Machines outlive their server; the next one brings them to its own agent and kernel when it is asked to.
+#[tokio::test]
+async fn a_machine_of_an_older_server_runs_on_until_it_is_upgraded() {
+    if !ready() {
+        return;
+    }
+    let mut server = Server::start(&[]);
+    let sprite = server.sprite("older").await;
+    text(&sprite, "echo kept > file; echo lost > /dev/shm/memory").await;
+    assert!(!sprite.upgrade().await.unwrap().restarted);
+    server.kill();
+    // As if that server had been older.
+    let record = std::path::Path::new(&server.machines()[0]).join("machine.json");
+    let written = std::fs::read_to_string(&record).unwrap();
+    let mut written: serde_json::Value = serde_json::from_str(&written).unwrap();
+    match driver().as_str() {
+        "microvm" => written["monitor"]["guest"] = "older".into(),
+        _ => written["system"] = "older".into(),
+    }
+    std::fs::write(&record, written.to_string()).unwrap();
+    server.restart();
+    let sprite = server.client().sprite("older");
+    assert_eq!(
+        text(&sprite, "cat file /dev/shm/memory").await,
+        "kept\nlost"
+    );
+    assert!(sprite.upgrade().await.unwrap().restarted);
+    let found = text(&sprite, "cat file; ls /dev/shm").await;
+    assert_eq!(found, "kept");
+    assert!(!sprite.upgrade().await.unwrap().restarted);
+    server.finish();
+}
+
 /// The kill falls at another moment in every round: during creates, execs, deletes and starts.
 #[tokio::test]
 async fn kills_at_any_moment_leave_nothing_and_lose_nothing() {

@@ -3,10 +3,13 @@
 
 mod harness;
 
+use std::path::Path;
 use std::time::Duration;
 
 use harness::{Server, ready};
 use sprite_client::Sprite;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::Command;
 
 /// Longest time that one installation may take: packages come from mirrors that others use as well.
 const LIMIT: Duration = Duration::from_secs(180);
@@ -63,6 +66,73 @@ async fn sprites_install_packages_of_every_kind() {
         let output = run(&sprite, what, script).await;
         eprintln!("{what}: {}", output.trim_end());
     }
+    server.finish();
+}
+
+/// A person's own SSH client, through `sprite proxy -W`, in one session over ten sleeps.
+#[tokio::test]
+async fn an_ssh_session_stays_open_over_ten_sleeps() {
+    if std::env::var_os("SPRITE_TEST_DEFAULT_IMAGE").is_none() {
+        eprintln!("skipped: it takes minutes; set SPRITE_TEST_DEFAULT_IMAGE=1");
+        return;
+    }
+    let cli = Path::new(env!("CARGO_BIN_EXE_sprited")).with_file_name("sprite");
+    if !cli.exists() || Command::new("ssh").arg("-V").output().await.is_err() {
+        return eprintln!("skipped: needs ssh (openssh-client), and sprite beside sprited");
+    }
+    if !ready() {
+        return;
+    }
+    let server = Server::start(&["--image", "default"]);
+    let sprite = server.sprite("remote").await;
+    let keys = tempfile::tempdir().unwrap();
+    let key = keys.path().join("key");
+    let mut keygen = Command::new("ssh-keygen");
+    keygen
+        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .arg(&key);
+    assert!(keygen.status().await.unwrap().success());
+    let public = std::fs::read_to_string(key.with_extension("pub")).unwrap();
+    let serve = format!(
+        "sudo apt-get update -q && sudo apt-get install -y -q openssh-server && sudo mkdir -p /run/sshd && \
+         mkdir -p -m 700 ~/.ssh && echo '{public}' > ~/.ssh/authorized_keys && \
+         sudo /usr/sbin/sshd -o Port=2222 -o ListenAddress=127.0.0.1 -o UsePAM=no"
+    );
+    run(&sprite, "serve SSH", &serve).await;
+    let proxy = format!("{} proxy -s remote -W localhost:2222", cli.display());
+    let mut session = Command::new("ssh")
+        .arg("-i")
+        .arg(&key)
+        .args(["-o", &format!("ProxyCommand={proxy}")])
+        .args(["-o", "StrictHostKeyChecking=no", "-o", "BatchMode=yes"])
+        .args(["-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"])
+        .args(["sprite@remote", "hostname; exec cat"])
+        .env("SPRITE_URL", server.url())
+        .env("SPRITE_TOKEN", server.token())
+        .env("HOME", keys.path())
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut input = session.stdin.take().unwrap();
+    let mut lines = BufReader::new(session.stdout.take().unwrap()).lines();
+    let mut heard = async || {
+        let line = tokio::time::timeout(LIMIT, lines.next_line()).await;
+        line.expect("the session answers").unwrap()
+    };
+    assert_eq!(heard().await.as_deref(), Some("remote"));
+    for round in 0..10 {
+        sprite.sleep().await.unwrap();
+        let line = format!("round {round}");
+        input
+            .write_all(format!("{line}\n").as_bytes())
+            .await
+            .unwrap();
+        assert_eq!(heard().await, Some(line));
+    }
+    drop(input);
+    assert!(session.wait().await.unwrap().success());
     server.finish();
 }
 

@@ -205,7 +205,8 @@ fn running(state: &State) -> Outcome<&Server> {
 
 /// Installs everything the steps need, after one question.
 fn prepare(host: &Host, consent: Consent) -> Outcome {
-    let wanted: Vec<Package> = [packages::SERVE, packages::CONFORMANCE].concat();
+    let all = [packages::SERVE, packages::CONFORMANCE, packages::CLIENTS];
+    let wanted: Vec<Package> = all.concat();
     let missing = packages::missing(&wanted);
     let mut steps: Vec<String> = packages::announcement(&missing).into_iter().collect();
     steps.push(

@@ -1,13 +1,13 @@
-//! The official SDKs, unmodified, against a live server.
+//! The official SDKs, unmodified, against a live server; and the server against its own document.
 //!
-//! Everything they need goes into one Python virtual environment below `target/`: the Python SDK, Node (which
+//! Everything they need goes into one Python virtual environment below `target/`: the Python SDK, schemathesis, Node (which
 //! the Python package index carries as a wheel, so that no `npm` of the distribution is needed) and, through
 //! Node's own npm, the JavaScript SDK.
 
 use std::path::{Path, PathBuf};
 
 use crate::failure::{Failure, Outcome};
-use crate::host::{target_directory, workspace};
+use crate::host::{find_program, target_directory, workspace};
 use crate::program::Program;
 use crate::report::{Tally, tally_of};
 use crate::server::Server;
@@ -44,7 +44,8 @@ impl Sdks {
         let suite = workspace().join("conformance");
         let venv = sdks.directory.join("venv");
         Program::new("python3")
-            .args(["-m", "venv", "--clear"])
+            // With a copy of the interpreter: where a link to it would lead, another computer has nothing.
+            .args(["-m", "venv", "--clear", "--copies"])
             .args([&venv])
             .run()?;
         Program::new(venv.join("bin/pip"))
@@ -72,24 +73,60 @@ impl Sdks {
             ])
             .dir(&js)
             .run()?;
+        sdks.link_suite()?;
         let mark = sdks.directory.join("installed");
         std::fs::write(&mark, sdks.wanted()?)
             .map_err(Failure::io(format!("write {}", mark.display())))?;
         Ok(sdks)
     }
 
-    /// The lock files' text: when it changes, everything is installed anew.
+    /// Node looks for packages beside the file it runs: seen through this link, they are beside it.
+    fn link_suite(&self) -> Outcome {
+        let beside = self.suite();
+        if std::fs::symlink_metadata(&beside).is_ok() {
+            return Ok(());
+        }
+        std::os::unix::fs::symlink(workspace().join("conformance/js"), &beside)
+            .map_err(Failure::io("link the JavaScript suite beside its SDK"))
+    }
+
+    /// Where they are, which their programs have in them, and the lock files' text: when one of it changes, everything
+    /// is installed anew.
     fn wanted(&self) -> Outcome<String> {
-        [
+        let mut wanted = format!("{}\n", self.directory.display());
+        for name in [
             "conformance/py/requirements.txt",
             "conformance/js/package-lock.json",
-        ]
-        .map(|name| {
-            std::fs::read_to_string(workspace().join(name))
-                .map_err(Failure::io(format!("read {name}")))
-        })
-        .into_iter()
-        .collect()
+        ] {
+            let text = std::fs::read_to_string(workspace().join(name))
+                .map_err(Failure::io(format!("read {name}")))?;
+            wanted.push_str(&text);
+        }
+        Ok(wanted)
+    }
+
+    /// Where all of this is.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The JavaScript suite, beside its SDK.
+    fn suite(&self) -> PathBuf {
+        self.node_modules().with_file_name("suite")
+    }
+
+    /// The library of the Python that the environment was made of.
+    ///
+    /// # Errors
+    /// It cannot be asked.
+    pub fn python_library(&self) -> Outcome<PathBuf> {
+        let said = Program::new(self.python())
+            .args([
+                "-c",
+                "import sysconfig; print(sysconfig.get_path('stdlib'))",
+            ])
+            .read()?;
+        Ok(PathBuf::from(said.trim()))
     }
 
     /// Python with the SDK.
@@ -108,38 +145,57 @@ impl Sdks {
     }
 }
 
-/// Runs both suites.
+/// Names of Chromium and of what is made of it.
+const BROWSERS: [&str; 4] = [
+    "chromium-headless-shell",
+    "chromium",
+    "google-chrome",
+    "google-chrome-stable",
+];
+
+/// Runs both suites, a browser if there is one, and asks the server whatever its document allows.
 ///
 /// # Errors
 /// A suite could not be run to its end; a test that fails is counted.
 pub fn run(server: &Server, sdks: &Sdks) -> Outcome<Tally> {
     let suite = workspace().join("conformance");
-    // Node looks for packages beside the file it runs: seen through this link, they are beside it.
-    let beside = sdks.node_modules().with_file_name("suite");
-    if std::fs::symlink_metadata(&beside).is_err() {
-        std::os::unix::fs::symlink(suite.join("js"), &beside)
-            .map_err(Failure::io("link the JavaScript suite beside its SDK"))?;
-    }
     let token = server.token("conformance")?;
     let other = server.token("conformance-other")?;
     let mut total = Tally::default();
     let records = sdks.directory.join("records");
     std::fs::create_dir_all(&records)
         .map_err(Failure::io(format!("make {}", records.display())))?;
-    let programs = [
+    let browser = BROWSERS.iter().find_map(|name| find_program(name));
+    let mut programs = vec![
         (
-            "JavaScript",
+            "official JavaScript SDK",
             Program::new(sdks.node())
                 .args(["--preserve-symlinks", "--preserve-symlinks-main"])
-                .args([beside.join("run.mjs")]),
+                .args([sdks.suite().join("run.mjs")]),
         ),
         (
-            "Python",
+            "official Python SDK",
             Program::new(sdks.python()).args([suite.join("py/run.py")]),
         ),
+        (
+            "document of the API",
+            Program::new(sdks.python()).args([suite.join("py/contract.py")]),
+        ),
     ];
+    match browser {
+        Some(browser) => programs.push((
+            "browser at sprites' URLs",
+            Program::new(sdks.python())
+                .args([suite.join("py/browser.py")])
+                .env("SPRITES_TEST_BROWSER", browser.display().to_string()),
+        )),
+        None => eprintln!(
+            "browser at sprites' URLs: skipped, there is no Chromium: apt-get install {}",
+            BROWSERS[0]
+        ),
+    }
     for (name, program) in programs {
-        eprintln!("official {name} SDK:");
+        eprintln!("{name}:");
         let said = program
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .env("SPRITES_TEST_URL", server.url())
@@ -151,7 +207,7 @@ pub fn run(server: &Server, sdks: &Sdks) -> Outcome<Tally> {
             Some(tally) => total.add(tally),
             None => {
                 return Err(Failure::Check(format!(
-                    "the {name} suite ended with {} and no count",
+                    "{name}: the suite ended with {} and no count",
                     said.status
                 )));
             }

@@ -26,6 +26,7 @@ mod test;
 
 use std::process::ExitCode;
 
+use crate::bench::Part;
 use crate::failure::{Failure, Outcome};
 use crate::host::{Consent, Host};
 use crate::server::Build;
@@ -45,9 +46,13 @@ cargo xtask COMMAND
   conformance      the official SDKs and the documents' code blocks, against a server of our own
   bench --vm       the numbers of virtual machines: on this computer if it lends its virtualization, else in
                    the box, where ratios alone mean anything; --box wherever
+  bench files      those of files alone
+  bench sleepers   those of many sprites that sleep alone
+  bench url        those of sprites' URLs alone
   bench --debug    tries the bench itself: the numbers of a debug build mean nothing
-  soak             what takes hours: every test that wants KVM, and each fuzzer for ten minutes;
-                   soak kvm [--box] or soak fuzz [--seconds N] for one of the two
+  soak             what takes hours: every test that wants KVM, each fuzzer for ten minutes, simulated lives;
+                   soak kvm [--box], soak fuzz [--seconds N], soak simulation [--seconds N] or soak sleeps for one
+                   of them
   ci               everything a change must pass
   check            the quick part of it: imports, documents, SPECIFICATION.md
   generate         writes the documents that are made from the code
@@ -93,13 +98,21 @@ fn dispatch(words: &[&str], consent: Consent) -> Outcome {
         ["kvm-test", words @ ..] => kvm_test::run(host, &kvm_test::Wish::read(words)?, consent),
         ["test"] => test::run(host, Scope::AsItIs, consent),
         ["test", "--all"] => test::run(host, Scope::All, consent),
-        ["bench"] => bench::run(host, Build::Release, consent),
-        ["bench", "--debug"] => bench::run(host, Build::Debug, consent),
+        ["bench"] => bench::run(host, Build::Release, Part::All, consent),
+        ["bench", "--debug"] => bench::run(host, Build::Debug, Part::All, consent),
         ["bench", "--vm"] => bench::machines::run(host, kvm_test::Place::Best, consent),
         ["bench", "--box"] => bench::machines::run(host, kvm_test::Place::Box, consent),
         // The second half of `bench`, started by sudo.
-        ["bench", "--built", "release"] => bench::measure(host, Build::Release),
-        ["bench", "--built", "debug"] => bench::measure(host, Build::Debug),
+        ["bench", part, "--built", build] => {
+            let part = part_of_bench(part)?;
+            let build = match *build {
+                "debug" => Build::Debug,
+                _release => Build::Release,
+            };
+            bench::measure(host, build, part)
+        }
+        ["bench", part] => bench::run(host, Build::Release, part_of_bench(part)?, consent),
+        ["bench", part, "--debug"] => bench::run(host, Build::Debug, part_of_bench(part)?, consent),
         ["ci"] => ci::run(host, consent),
         ["conformance"] => test::conformance(host, consent),
         ["check"] => check(),
@@ -110,6 +123,10 @@ fn dispatch(words: &[&str], consent: Consent) -> Outcome {
             words.join(" ")
         ))),
     }
+}
+
+fn part_of_bench(word: &str) -> Outcome<Part> {
+    Part::of(word).ok_or_else(|| Failure::Refused(format!("bench has no part {word}")))
 }
 
 fn generate() -> Outcome {

@@ -61,11 +61,28 @@ pub const SERVE: &[Package] = &[
 ];
 
 /// What `cargo xtask bench` needs on top.
-pub const BENCH: &[Package] = &[Package {
-    name: "socat",
-    sign: Sign::Program("socat"),
-    purpose: "is the floor of a proxy",
-}];
+pub const BENCH: &[Package] = &[
+    Package {
+        name: "socat",
+        sign: Sign::Program("socat"),
+        purpose: "is the floor of a proxy",
+    },
+    Package {
+        name: "nginx",
+        sign: Sign::Program("nginx"),
+        purpose: "is the floor of URLs",
+    },
+    Package {
+        name: "sqlite3",
+        sign: Sign::Program("sqlite3"),
+        purpose: "fills a catalog",
+    },
+    Package {
+        name: "wrk",
+        sign: Sign::Program("wrk"),
+        purpose: "asks URLs",
+    },
+];
 
 /// What the official SDKs' conformance suites need on top.
 pub const CONFORMANCE: &[Package] = &[Package {
@@ -73,6 +90,20 @@ pub const CONFORMANCE: &[Package] = &[Package {
     sign: Sign::PythonModules("ensurepip, venv"),
     purpose: "holds the Python SDK, Node and the JavaScript SDK",
 }];
+
+/// People's own clients, which are tried where they are: CI has them.
+pub const CLIENTS: &[Package] = &[
+    Package {
+        name: "chromium-headless-shell",
+        sign: Sign::Program("chromium-headless-shell"),
+        purpose: "logs in to sprites' URLs",
+    },
+    Package {
+        name: "openssh-client",
+        sign: Sign::Program("ssh"),
+        purpose: "is proxied to a sprite",
+    },
+];
 
 impl Package {
     fn present(&self) -> bool {

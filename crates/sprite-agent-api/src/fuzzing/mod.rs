@@ -22,6 +22,7 @@ use crate::codec::{self, CodecError, Record};
 use crate::fs::{FsReply, WatchInput};
 use crate::message::{Input, Reply, Request};
 use crate::ports::PortsReply;
+use crate::services::ServicesReply;
 use crate::tcp::ConnectReply;
 
 pub use seeds::{Seed, seeds};
@@ -58,6 +59,7 @@ pub fn frames(bytes: &[u8]) {
             same_again::<FsReply>(frame);
             same_again::<WatchInput>(frame);
             same_again::<CallReply>(frame);
+            same_again::<ServicesReply>(frame);
         }
     }
 }

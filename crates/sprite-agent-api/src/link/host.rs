@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::connection::{self, Ended, Greeting, HandshakeError, Hello, Mode};
-use super::state::{LinkError, Receiver, Sender, Shared};
+use super::state::{LinkError, Observe, Receiver, Sender, Shared};
 use super::{BoxedTransport, Epoch, Stream, StreamId};
 use crate::PROTOCOL;
 
@@ -38,7 +38,23 @@ pub trait Connect: Send + Sync + 'static {
 ///
 /// Must be called within a tokio runtime: a task moves the stream's bytes and ends with the stream.
 pub fn open(connect: Arc<dyn Connect>, epoch: Epoch, stream: StreamId) -> Stream {
-    let shared = Arc::new(Shared::default());
+    begin(Shared::default(), connect, epoch, stream)
+}
+
+/// As [`open`]; `observer` is told of every frame that the operation sends and takes.
+///
+/// Must be called within a tokio runtime.
+pub fn open_observed(
+    connect: Arc<dyn Connect>,
+    epoch: Epoch,
+    stream: StreamId,
+    observer: Arc<dyn Observe>,
+) -> Stream {
+    begin(Shared::observed(Some(observer)), connect, epoch, stream)
+}
+
+fn begin(shared: Shared, connect: Arc<dyn Connect>, epoch: Epoch, stream: StreamId) -> Stream {
+    let shared = Arc::new(shared);
     let ends = Stream {
         sender: Sender {
             shared: shared.clone(),

@@ -29,8 +29,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use agent::{Acceptor, Handler, Limits};
 pub use connection::HandshakeError;
-pub use host::{Connect, open};
-pub use state::{LinkError, Receiver, Sender, WINDOW};
+pub use host::{Connect, open, open_observed};
+pub use state::{LinkError, Observe, Receiver, Sender, WINDOW};
 
 /// Any byte stream that a link can run over.
 pub trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}

@@ -80,8 +80,20 @@ pub(crate) struct State {
     failed: Option<LinkError>,
 }
 
-#[derive(Debug, Default)]
+/// Is told what goes to and fro, frame by frame: must be quick, and not block.
+pub trait Observe: Send + Sync + 'static {
+    /// The operation has something to send.
+    fn sends(&self);
+    /// It begins to wait for room, or ceases to.
+    fn waits(&self, begins: bool);
+    /// The operation has taken what the other end sent.
+    fn received(&self);
+}
+
+#[derive(Default)]
 pub(crate) struct Shared {
+    /// Who is told of the traffic.
+    observer: Option<Arc<dyn Observe>>,
     state: Mutex<State>,
     /// There is something to send: frames, an Ack, an Abort.
     pub(crate) to_send: Notify,
@@ -93,7 +105,22 @@ pub(crate) struct Shared {
     over: Notify,
 }
 
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared")
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Shared {
+    pub(crate) fn observed(observer: Option<Arc<dyn Observe>>) -> Self {
+        Self {
+            observer,
+            ..Self::default()
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // No code panics while holding it; if one did, the state is still what the last whole step left.
         self.state
@@ -284,7 +311,12 @@ impl Sender {
     /// # Cancel safety
     /// Cancelled, the frame was not queued.
     pub async fn send(&self, frame: Frame) -> Result<(), LinkError> {
+        let waits = self.shared.observer.as_deref().map(|observer| {
+            observer.sends();
+            Waits::begin(observer)
+        });
         self.room().await?;
+        drop(waits);
         let mut state = self.shared.lock();
         self.shared.push(&mut state, &Record::Frame(frame));
         Ok(())
@@ -401,6 +433,22 @@ impl Drop for Sender {
     }
 }
 
+/// Something waits for room, until this is dropped.
+struct Waits<'a>(&'a dyn Observe);
+
+impl<'a> Waits<'a> {
+    fn begin(observer: &'a dyn Observe) -> Self {
+        observer.waits(true);
+        Self(observer)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.waits(false);
+    }
+}
+
 /// Where an operation takes the other end's frames. Dropping it early gives the stream up, unless this end has
 /// finished sending: then the rest is thrown away, and what was sent still arrives.
 #[derive(Debug)]
@@ -429,6 +477,9 @@ impl Receiver {
                     }
                     let due = state.consumed - state.ack_sent >= ACK_EVERY;
                     drop(state);
+                    if let Some(observer) = &self.shared.observer {
+                        observer.received();
+                    }
                     if due || last {
                         self.shared.to_send.notify_one();
                     }

@@ -15,7 +15,7 @@ use sprite_agent_api::wire;
 
 use super::channel::{Channel, Stop};
 use super::resolve::Paths;
-use super::{MOST_THREADS, TAKEN, change, copy, list, read, watch, write};
+use super::{MOST_THREADS, TAKEN, archive, change, copy, list, read, watch, write};
 use crate::confine;
 use crate::environment::guest;
 use crate::log::say;
@@ -232,5 +232,7 @@ fn perform(spec: &FsSpec, channel: &mut Channel) -> Result<(), Stop> {
             change::chown(channel, &paths.absolute(path)?, owner, *recursive)
         }
         FsCall::Watch => watch::watch(channel, &user.home),
+        FsCall::Unpack { path } => archive::unpack(channel, &paths.absolute(path)?),
+        FsCall::Pack { path } => archive::pack(channel, &paths.absolute(path)?),
     }
 }

@@ -8,6 +8,7 @@
 //! Root inside can stop or end it. So nothing that it says is believed: frames are bounded, waits have deadlines, the
 //! end of an operation that has not said its last word is an error, and the next operation starts another process.
 
+mod archive;
 mod change;
 mod channel;
 mod copy;
@@ -107,7 +108,9 @@ impl Files {
             | FsCall::Rename { .. }
             | FsCall::Copy { .. }
             | FsCall::Chmod { .. }
-            | FsCall::Chown { .. } => &self.operations,
+            | FsCall::Chown { .. }
+            | FsCall::Unpack { .. }
+            | FsCall::Pack { .. } => &self.operations,
         };
         let Ok(turn) = tokio::time::timeout(TURN_WITHIN, turns.acquire()).await else {
             let message = "too many operations on files run already";

@@ -86,14 +86,15 @@ pub(super) async fn relay(
 
 fn owes_at_once(call: &FsCall) -> bool {
     match call {
-        FsCall::Write { .. } | FsCall::Watch => false,
+        FsCall::Write { .. } | FsCall::Unpack { .. } | FsCall::Watch => false,
         FsCall::Read { .. }
         | FsCall::List { .. }
         | FsCall::Delete { .. }
         | FsCall::Rename { .. }
         | FsCall::Copy { .. }
         | FsCall::Chmod { .. }
-        | FsCall::Chown { .. } => true,
+        | FsCall::Chown { .. }
+        | FsCall::Pack { .. } => true,
     }
 }
 

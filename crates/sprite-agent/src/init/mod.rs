@@ -4,12 +4,13 @@
 //! |---|---|
 //! | `modules` | loads what is needed to find the disks, the network and the host |
 //! | `file systems` | makes the agent's own root, and leaves the archive that the kernel started from |
-//! | `disks` | waits for the disks, mounts the sprite's and the one with all modules |
+//! | `disks` | waits for the disks, mounts the one with all modules |
 //! | `network` | the address that the kernel's command line tells |
 //! | `groups` | the agent and the environment apart, each with its memory |
 //! | `kernel` | what a distribution's own start would set |
 //!
-//! Then this process, the guest's first one for as long as it lives, becomes the agent. What fails is told on the
+//! Then this process, the guest's first one for as long as it lives, becomes the agent. Until the agent builds the
+//! environment nothing here is any sprite's: the memory of such a guest is what new sprites begin with. What fails is told on the
 //! console with its phase, and the machine ends: there is nothing that a person could mend inside.
 
 mod cgroups;
@@ -19,6 +20,7 @@ mod roots;
 mod settings;
 
 pub(crate) use cgroups::{ENVIRONMENT_GROUP, SESSIONS_GROUP, enable_all, limit_environment};
+pub(crate) use roots::mount_disk;
 
 use std::fmt::Write;
 use std::fs;
@@ -57,7 +59,7 @@ fn build(phases: &mut Phases) -> Result<(), StepError> {
     phases.end("modules");
     roots::leave_initramfs()?;
     phases.end("file systems");
-    roots::mount_disks(&devices)?;
+    roots::find_disks(&devices)?;
     phases.end("disks");
     let line = fs::read_to_string("/proc/cmdline").step("read the kernel's command line")?;
     let network = GuestNetwork::of_command_line(&line)

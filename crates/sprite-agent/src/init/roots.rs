@@ -4,13 +4,14 @@
 //! /              in memory: what follows, and nothing of the sprite's
 //! /.sprite       what the environment is told about itself
 //! /agent         this program; /sbin/modprobe leads to it
-//! /env           the sprite's disk
+//! /env           the sprite's disk, as soon as its environment is built
 //! /lib/modules   all modules of this kernel, read-only
 //! ```
 //! A root of its own, because the kernel's first one cannot be left by `pivot_root`, which environments need.
 
 use std::fs::{self, File};
-use std::os::fd::AsFd;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, mount_move};
@@ -84,8 +85,8 @@ pub(super) fn leave_initramfs() -> Result<(), StepError> {
     rustix::process::chdir("/").step("enter the agent's root")
 }
 
-/// Waits for the disks and mounts them.
-pub(super) fn mount_disks(devices: &Devices) -> Result<(), StepError> {
+/// Waits for the disks, and mounts the one with the modules.
+pub(super) fn find_disks(devices: &Devices) -> Result<(), StepError> {
     let quiet = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
     devices.wait_for(&format!("/dev/{MODULES_DEVICE}"))?;
     mount_ext4(
@@ -94,13 +95,30 @@ pub(super) fn mount_disks(devices: &Devices) -> Result<(), StepError> {
         modules::ALL,
         quiet | MountAttrFlags::MOUNT_ATTR_RDONLY,
     )?;
-    devices.wait_for(&format!("/dev/{DISK_DEVICE}"))?;
+    devices.wait_for(&format!("/dev/{DISK_DEVICE}"))
+}
+
+/// Mounts the sprite's disk, which is another than when the kernel found it if this memory began as a copy.
+pub(crate) fn mount_disk() -> Result<(), StepError> {
+    forget_read(Path::new("/dev").join(DISK_DEVICE)).step("forget what was read of the disk")?;
     mount_ext4(
         DISK_DEVICE,
         &["discard", "noinit_itable"],
         DISK,
         MountAttrFlags::MOUNT_ATTR_RELATIME,
     )
+}
+
+/// The kernel looked for partitions when it found the disk.
+fn forget_read(device: impl AsRef<Path>) -> io::Result<()> {
+    // Source: include/uapi/linux/fs.h.
+    const BLKFLSBUF: libc::Ioctl = 0x1261;
+    let device = File::open(device)?;
+    // SAFETY: the request takes no argument.
+    match unsafe { libc::ioctl(device.as_raw_fd(), BLKFLSBUF, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 fn mount_ext4(

@@ -252,6 +252,17 @@ pub(crate) async fn perform(
     told.map(|never| match never {}).or(Ok(()))
 }
 
+/// Waits until something listens on a port.
+///
+/// Cancel safe.
+pub(crate) async fn until_listens(ports: &Arc<Ports>, port: u16) -> Result<(), StepError> {
+    let mut watcher = ports.watch()?;
+    while !watcher.told.keys().any(|(number, _)| *number == port) {
+        watcher.changed().await;
+    }
+    Ok(())
+}
+
 /// What a session tells of ports beside its output: nothing where it was not asked to, or where the kernel does not
 /// say.
 pub(crate) fn beside(ports: &Arc<Ports>, wanted: bool) -> Option<Watcher> {

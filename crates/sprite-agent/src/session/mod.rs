@@ -65,6 +65,8 @@ pub(crate) struct Session {
     pub(crate) created: SystemTime,
     max_run_after_disconnect: Option<Duration>,
     tty: bool,
+    /// Its process is a shell that waits for commands, and is idle while it has the terminal.
+    shell: bool,
     /// The terminal's master side, until the session has ended.
     terminal: Mutex<Option<Arc<AsyncFd<OwnedFd>>>>,
     stdin: mpsc::Sender<Stdin>,
@@ -126,6 +128,7 @@ impl Session {
             created: SystemTime::now(),
             max_run_after_disconnect: exec.max_run_after_disconnect_ms.map(Duration::from_millis),
             tty: terminal.is_some(),
+            shell: is_shell(&exec.path, &exec.argv),
             terminal: Mutex::new(terminal),
             stdin,
             writer,
@@ -381,6 +384,19 @@ impl Session {
     }
 
     /// The session in a listing.
+    /// Whether somebody is attached to its terminal, whose foreground belongs to something else than a shell that
+    /// waits: a silent `make` is at work.
+    pub(crate) fn runs_in_front(&self) -> bool {
+        if self.state().clients.is_empty() {
+            return false;
+        }
+        let terminal = self.terminal().clone();
+        terminal.is_some_and(|master| {
+            let front = terminal::foreground(master.get_ref());
+            front.is_some_and(|group| !self.shell || !self.group.is(group))
+        })
+    }
+
     pub(crate) fn info(&self) -> SessionInfo {
         let state = self.state();
         let (stdout, stderr) = (state.kept(Stream::Stdout), state.kept(Stream::Stderr));
@@ -398,6 +414,18 @@ impl Session {
             stderr,
         }
     }
+}
+
+/// Whether that is a shell which reads commands from its terminal: none was given to it.
+fn is_shell(path: &str, argv: &[String]) -> bool {
+    const SHELLS: [&str; 9] = [
+        "ash", "bash", "csh", "dash", "fish", "ksh", "sh", "tcsh", "zsh",
+    ];
+    let name = path.rsplit('/').next().unwrap_or_default();
+    // `-c` and its like bring a command, and so does a word that is no flag.
+    let flag =
+        |word: &String| word.starts_with("--") || (word.starts_with('-') && !word.contains('c'));
+    SHELLS.contains(&name) && argv.iter().skip(1).all(flag)
 }
 
 fn bump(counter: &watch::Sender<u64>) {

@@ -28,6 +28,11 @@ impl Group {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
+    /// Whether this is the group of that id.
+    pub(crate) fn is(&self, id: i32) -> bool {
+        self.pid == id
+    }
+
     /// Signals the whole group. Whoever left it is not reached, as in any Unix shell.
     pub(crate) fn signal(&self, signal: i32) -> io::Result<()> {
         let alive = self.alive();
@@ -46,6 +51,22 @@ impl Process {
         Self {
             fd,
             group: Group { pid, alive },
+        }
+    }
+
+    /// Waits for the end and leaves the exit status: until that is taken, the group's number is its own.
+    ///
+    /// Cancel safe.
+    pub(crate) async fn ended(&self) -> io::Result<()> {
+        use rustix::process::{WaitId, WaitIdOptions, waitid};
+        loop {
+            let mut ready = self.fd.readable().await?;
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+            let id = WaitId::PidFd(std::os::fd::AsFd::as_fd(self.fd.get_ref()));
+            if waitid(id, options)?.is_some() {
+                return Ok(());
+            }
+            ready.clear_ready();
         }
     }
 

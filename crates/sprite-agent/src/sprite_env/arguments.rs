@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::http::{Method, Request};
+use super::http::{Method, Request, encoded};
 
 pub(super) const HELP: &str = "\
 Speaks with the API of the sprite that it runs in.
@@ -18,6 +18,10 @@ Usage: sprite-env COMMAND
   tasks create NAME [--expire 1h]            keeps the sprite awake, at most an hour
   tasks put NAME [--expire 1h]               creates it, or gives it another end
   tasks delete NAME
+  wake list
+  wake at TIME                               is woken then (RFC 3339, as of date -u +%FT%TZ)
+  wake in 10m
+  wake clear [TIME]
   services list
   services get|start|stop|restart|delete NAME [--duration 5s] [--timeout 10s]
   services signal NAME SIGNAL
@@ -66,9 +70,12 @@ pub(super) fn parse(arguments: &[String]) -> Result<Parsed, Usage> {
         }
         ["curl", rest @ ..] => curl(rest),
         ["tasks" | "task", command, rest @ ..] => answer(tasks(command, rest)?),
+        ["wake", command, rest @ ..] => answer(wake(command, rest)?),
         ["services" | "service", command, rest @ ..] => answer(services(command, rest)?),
         ["checkpoints" | "checkpoint", command, rest @ ..] => answer(checkpoints(command, rest)?),
-        [group @ ("tasks" | "services" | "checkpoints")] => Err(format!("{group}: which command?")),
+        [group @ ("tasks" | "wake" | "services" | "checkpoints")] => {
+            Err(format!("{group}: which command?"))
+        }
         [other, ..] => Err(format!("no such command: {other}")),
     }
 }
@@ -190,15 +197,7 @@ fn none(plain: &[&str]) -> Result<(), Usage> {
 
 /// A path with a name in it, encoded.
 fn path(before: &str, name: &str, behind: &str) -> String {
-    let mut path = before.to_owned();
-    for byte in name.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            path.push(byte.into());
-        } else {
-            path.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    path + behind
+    format!("{before}{}{behind}", encoded(name))
 }
 
 fn tasks(command: &str, words: &[&str]) -> Result<Request, Usage> {
@@ -222,6 +221,27 @@ fn tasks(command: &str, words: &[&str]) -> Result<Request, Usage> {
         }
         "delete" | "rm" => Request::new(Method::delete(), &path("/v1/tasks/", name()?, "")),
         other => return Err(format!("tasks: no such command: {other}")),
+    })
+}
+
+fn wake(command: &str, words: &[&str]) -> Result<Request, Usage> {
+    let (plain, _) = Options::parse(words, &[])?;
+    let set = |field: &str| {
+        let when = one(&plain, "when")?;
+        let body = json!({ field: when }).to_string();
+        Ok::<_, Usage>(Request::new(Method::post(), "/v1/wake").with_json(body))
+    };
+    Ok(match command {
+        "list" | "ls" => {
+            none(&plain)?;
+            Request::new(Method::get(), "/v1/wake")
+        }
+        "at" | "in" => set(command)?,
+        "clear" if plain.is_empty() => Request::new(Method::delete(), "/v1/wake"),
+        "clear" => {
+            Request::new(Method::delete(), "/v1/wake").with_query("at", one(&plain, "when")?)
+        }
+        other => return Err(format!("wake: no such command: {other}")),
     })
 }
 
@@ -364,6 +384,17 @@ mod tests {
                 r#"PUT /v1/tasks/a {"expire":"30m"}"#,
             ),
             ("tasks delete a", "DELETE /v1/tasks/a"),
+            ("wake list", "GET /v1/wake"),
+            ("wake in 10m", r#"POST /v1/wake {"in":"10m"}"#),
+            (
+                "wake at 2027-01-01T00:00:00Z",
+                r#"POST /v1/wake {"at":"2027-01-01T00:00:00Z"}"#,
+            ),
+            ("wake clear", "DELETE /v1/wake"),
+            (
+                "wake clear 2027-01-01T00:00:00Z",
+                "DELETE /v1/wake?at=2027-01-01T00%3A00%3A00Z",
+            ),
             ("services list", "GET /v1/services"),
             (
                 "services stop web --timeout 10s",
@@ -401,6 +432,9 @@ mod tests {
             "tasks list a",
             "tasks create a --expire",
             "tasks create a --forever",
+            "wake",
+            "wake in",
+            "wake up now",
             "services create web",
             "services create web --cmd a --http-port x",
             "curl",

@@ -49,6 +49,19 @@ impl Method {
     }
 }
 
+/// A text as it stands in a path or a query. Source: RFC 3986 §2.
+pub(super) fn encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(byte.into());
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
 /// A request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Request {
@@ -81,13 +94,9 @@ impl Request {
         self
     }
 
-    /// A parameter whose value is simple: durations and words.
     pub(super) fn with_query(mut self, name: &str, value: &str) -> Self {
         let separator = if self.path.contains('?') { '&' } else { '?' };
-        let value: String = value
-            .chars()
-            .filter(|c| c.is_ascii_alphanumeric() || *c == '.')
-            .collect();
+        let value = encoded(value);
         self.path.push_str(&format!("{separator}{name}={value}"));
         self
     }

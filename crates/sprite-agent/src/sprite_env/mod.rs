@@ -51,7 +51,7 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-/// Opens a URL at the person whose console is attached; without one the URL is printed, so that it can be copied.
+/// Asks the person who is attached to open a URL; without one the URL is printed, so that it can be copied.
 pub(crate) fn browser() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [url] = &arguments[..] else {

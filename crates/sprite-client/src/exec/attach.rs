@@ -40,6 +40,7 @@ pub struct Attach {
     stdout_offset: Option<u64>,
     stderr_offset: Option<u64>,
     size: Option<TtySize>,
+    takes_urls: bool,
 }
 
 impl Attach {
@@ -51,6 +52,7 @@ impl Attach {
             stdout_offset: None,
             stderr_offset: None,
             size: None,
+            takes_urls: false,
         }
     }
 
@@ -82,6 +84,12 @@ impl Attach {
         self
     }
 
+    /// Says that URLs are taken which programs in the sprite want opened in a browser: see [`Child::urls`].
+    pub fn take_urls(mut self) -> Self {
+        self.takes_urls = true;
+        self
+    }
+
     /// Joins the session. One that ended lately replays its output and its true exit.
     ///
     /// # Errors
@@ -104,6 +112,9 @@ impl Attach {
                 .param("rows", &rows.to_string())
                 .param("cols", &cols.to_string());
         }
+        if self.takes_urls {
+            target = target.param("browser", "true");
+        }
         let upgraded = upgrade::upgrade(self.sprite.client(), target).await?;
         let joining = Joining {
             sprite: self.sprite.clone(),
@@ -113,6 +124,7 @@ impl Attach {
             stdin: self.stdin,
             stdout: Stdio::Piped,
             stderr: Stdio::Piped,
+            takes_urls: self.takes_urls,
         };
         joining.join().await
     }

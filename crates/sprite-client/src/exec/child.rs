@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
+use super::browser::UrlRequests;
 use super::command::Stdio;
 use super::frame::{self, Event};
 use super::link::{Outcome, Reader, Shared, Socket, Writer};
@@ -31,6 +32,8 @@ const OUTPUT_QUEUE: usize = 8;
 const INPUT_QUEUE: usize = 4;
 /// Changes of ports that wait to be taken.
 const PORTS_QUEUE: usize = 256;
+/// URLs that wait to be taken.
+const URLS_QUEUE: usize = 16;
 /// Resizes and signals that wait to be sent.
 const CONTROL_QUEUE: usize = 16;
 
@@ -49,6 +52,9 @@ pub struct Child {
     /// The ports of the sprite that are opened and closed while this is attached. 256 changes wait to be taken; if
     /// more do, they are forgotten.
     pub ports: Option<PortChanges>,
+    /// The URLs that programs in the sprite want opened, if [that was asked for](super::Command::take_urls). 16 wait
+    /// to be taken; if more do, they are forgotten.
+    pub urls: Option<UrlRequests>,
     session: Option<SessionInfo>,
     controls: Controls,
     outcome: watch::Receiver<Option<Outcome>>,
@@ -79,6 +85,8 @@ pub(super) struct Joining {
     pub(super) stdin: Option<Stdio>,
     pub(super) stdout: Stdio,
     pub(super) stderr: Stdio,
+    /// Whether the server was told that URLs are taken.
+    pub(super) takes_urls: bool,
 }
 
 impl Joining {
@@ -110,6 +118,7 @@ impl Joining {
                 | Event::ExitTold(_)
                 | Event::Error(_)
                 | Event::Port(_)
+                | Event::Url(_)
                 | Event::Nothing => None,
             },
             _ => None,
@@ -160,6 +169,7 @@ impl Joining {
         };
         let (control_sender, controls) = mpsc::channel(CONTROL_QUEUE);
         let (tell_ports, ports) = mpsc::channel(PORTS_QUEUE);
+        let (tell_urls, urls) = mpsc::channel(URLS_QUEUE);
         let id = session.as_ref().map(|info| info.id);
         let (sink, stream) = self.socket.split();
         let reader = Reader {
@@ -169,6 +179,7 @@ impl Joining {
             stdout: stdout_sender,
             stderr: stderr_sender,
             ports: tell_ports,
+            urls: tell_urls,
             shared: Arc::clone(&shared),
         };
         let writer = Writer {
@@ -193,6 +204,7 @@ impl Joining {
             stdout,
             stderr,
             ports: Some(PortChanges::new(ports)),
+            urls: self.takes_urls.then(|| UrlRequests::new(urls)),
             session,
             controls,
             outcome,

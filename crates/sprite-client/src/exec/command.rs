@@ -60,6 +60,7 @@ pub struct Command {
     stdout: Stdio,
     stderr: Stdio,
     after_disconnect: Option<Duration>,
+    takes_urls: bool,
 }
 
 impl Command {
@@ -75,6 +76,7 @@ impl Command {
             stdout: Stdio::Piped,
             stderr: Stdio::Piped,
             after_disconnect: None,
+            takes_urls: false,
         }
     }
 
@@ -139,6 +141,12 @@ impl Command {
         self
     }
 
+    /// Says that URLs are taken which programs in the sprite want opened in a browser: see [`Child::urls`].
+    pub fn take_urls(mut self) -> Self {
+        self.takes_urls = true;
+        self
+    }
+
     /// How long the command may run on when the connection is gone. Without this the server decides: for ever
     /// with a terminal, 10 s without. Zero means for ever.
     pub fn max_run_after_disconnect(mut self, limit: Duration) -> Self {
@@ -195,6 +203,9 @@ impl Command {
                 .param("rows", &rows.to_string())
                 .param("cols", &cols.to_string());
         }
+        if self.takes_urls {
+            target = target.param("browser", "true");
+        }
         let limit = self.after_disconnect.map(sessions::duration);
         Ok(target.param_opt("max_run_after_disconnect", limit.as_deref()))
     }
@@ -217,6 +228,7 @@ impl Command {
             stdin: self.stdin,
             stdout: self.stdout,
             stderr: self.stderr,
+            takes_urls: self.takes_urls,
         };
         joining.join().await
     }

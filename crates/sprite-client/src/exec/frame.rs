@@ -6,8 +6,10 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Deserialize;
 use serde_json::Value;
+use sprite_types::WebUrl;
 use tokio_tungstenite::tungstenite::Message;
 
+use super::browser::read_url;
 use super::{ExitStatus, SessionInfo, TtySize};
 use crate::ports::{PortChange, read_change};
 use crate::sessions::Signal;
@@ -31,6 +33,8 @@ pub(super) enum Event {
     Error(String),
     /// A port of the sprite was opened or closed.
     Port(PortChange),
+    /// A program in the sprite wants a URL opened.
+    Url(WebUrl),
     /// Keep-alives and kinds of messages that this client does not know.
     Nothing,
 }
@@ -71,6 +75,7 @@ pub(super) fn read_text(text: &str) -> Event {
             Event::Error(told.unwrap_or_else(|| "the server reported an error".to_owned()))
         }
         "port_opened" | "port_closed" => read_change(text).map_or(Event::Nothing, Event::Port),
+        "open_url" => read_url(text).map_or(Event::Nothing, Event::Url),
         // Keep-alives, and kinds to come.
         _ => Event::Nothing,
     }

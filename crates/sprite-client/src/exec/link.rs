@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use sprite_types::SessionId;
+use sprite_types::{SessionId, WebUrl};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_tungstenite::WebSocketStream;
@@ -53,6 +53,7 @@ pub(super) struct Reader {
     pub(super) stdout: Option<mpsc::Sender<Bytes>>,
     pub(super) stderr: Option<mpsc::Sender<Bytes>>,
     pub(super) ports: mpsc::Sender<PortChange>,
+    pub(super) urls: mpsc::Sender<WebUrl>,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -92,8 +93,9 @@ impl Reader {
                 Event::ExitTold(status) if self.tty => return Ok(status),
                 Event::ExitTold(status) => told = Some(status),
                 Event::Error(message) => complaint = Some(message),
-                // Output must not wait for somebody who wants to know of ports.
+                // Output must not wait for somebody who wants to know of these.
                 Event::Port(change) => drop(self.ports.try_send(change)),
+                Event::Url(url) => drop(self.urls.try_send(url)),
                 Event::Session(_) | Event::Nothing => {}
             }
         }

@@ -9,6 +9,7 @@
 //! * [`Command::post`]: over one HTTP request, for networks that let no WebSocket through.
 
 mod attach;
+mod browser;
 mod child;
 mod chunked;
 mod command;
@@ -27,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use sprite_types::SessionId;
 
 pub use attach::Attach;
+pub use browser::UrlRequests;
 pub use child::{Child, Controls, Output};
 pub use command::{Command, Stdio};
 pub(crate) use link::Socket;

@@ -1,17 +1,25 @@
 //! Files of a sprite. Source: behaviour reference §1.10.
 
+mod archive;
 mod list;
 mod model;
+mod pull;
+mod push;
 mod read;
+mod watch;
 mod write;
 
 use bytes::Bytes;
 use hyper::Method;
 use serde_json::{Value, json};
 
+pub use archive::{Copied, Moved, TransferError};
 pub use list::Entries;
 pub use model::{Entry, EntryKind, FsChanged, Owner, Written};
+pub use pull::PullDir;
+pub use push::PushDir;
 pub use read::FileReader;
+pub use watch::{FileEvent, FileEventKind, FileNotice, FileWatch, WatchFiles};
 pub use write::WriteFile;
 
 use crate::client::Call;

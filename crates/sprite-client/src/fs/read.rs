@@ -5,9 +5,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use hyper::Method;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_LENGTH, HeaderValue, RANGE};
+use hyper::{Method, StatusCode};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::Fs;
@@ -36,19 +36,32 @@ pub(super) async fn open(fs: &Fs, path: &str, offset: Option<u64>) -> Result<Fil
         let range = HeaderValue::try_from(format!("bytes={offset}-")).expect("it is printable");
         call.headers.insert(RANGE, range);
     }
-    let response = fs.sprite.client().accepted(&call).await?;
-    if offset.is_some_and(|offset| offset > 0) && response.status() != 206 {
+    let part = call.headers.contains_key(RANGE);
+    let (status, reader) = answer(fs, &call).await?;
+    if part && status != StatusCode::PARTIAL_CONTENT {
         return Err(Error::malformed(
             "the server sent all where a part was asked for",
         ));
     }
+    Ok(reader)
+}
+
+/// Reads whatever a call is answered.
+pub(super) async fn accept(fs: &Fs, call: Call) -> Result<FileReader, Error> {
+    answer(fs, &call).await.map(|(_, reader)| reader)
+}
+
+async fn answer(fs: &Fs, call: &Call) -> Result<(StatusCode, FileReader), Error> {
+    let response = fs.sprite.client().accepted(call).await?;
+    let status = response.status();
     let length = response.headers().get(CONTENT_LENGTH);
     let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
-    Ok(FileReader {
+    let reader = FileReader {
         body: response.into_body(),
         piece: Bytes::new(),
         length,
-    })
+    };
+    Ok((status, reader))
 }
 
 impl AsyncRead for FileReader {

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::oneshot;
 
 use super::{Fs, Written};
-use crate::client::Call;
+use crate::client::{Call, Upload};
 use crate::error::Error;
 
 /// Bytes read and sent at once.
@@ -82,26 +82,33 @@ impl WriteFile {
         reader: impl AsyncRead + Send + Unpin + 'static,
     ) -> Result<Written, Error> {
         let call = self.call()?;
-        let (read_all, all_read) = oneshot::channel::<()>();
-        let begun = Some((reader, read_all));
-        let pieces = stream::unfold(begun, |state| async move {
-            let (mut reader, read_all) = state?;
-            let mut piece = Vec::with_capacity(PIECE);
-            let read = (&mut reader)
-                .take(PIECE as u64)
-                .read_to_end(&mut piece)
-                .await;
-            match read {
-                // The end of the channel says that all was read.
-                Ok(0) => None,
-                Ok(_) => {
-                    let frame: io::Result<_> = Ok(Frame::data(Bytes::from(piece)));
-                    Some((frame, Some((reader, read_all))))
-                }
-                Err(error) => Some((Err(error), None)),
-            }
-        });
-        let body = StreamBody::new(pieces).boxed_unsync();
+        let (body, all_read) = body(reader);
         self.fs.sprite.client().upload(&call, body, all_read).await
     }
+}
+
+/// All that a reader gives, and what ends when it has been read.
+pub(super) fn body(
+    reader: impl AsyncRead + Send + Unpin + 'static,
+) -> (Upload, oneshot::Receiver<()>) {
+    let (read_all, all_read) = oneshot::channel::<()>();
+    let begun = Some((reader, read_all));
+    let pieces = stream::unfold(begun, |state| async move {
+        let (mut reader, read_all) = state?;
+        let mut piece = Vec::with_capacity(PIECE);
+        let read = (&mut reader)
+            .take(PIECE as u64)
+            .read_to_end(&mut piece)
+            .await;
+        match read {
+            // The end of the channel says that all was read.
+            Ok(0) => None,
+            Ok(_) => {
+                let frame: io::Result<_> = Ok(Frame::data(Bytes::from(piece)));
+                Some((frame, Some((reader, read_all))))
+            }
+            Err(error) => Some((Err(error), None)),
+        }
+    });
+    (StreamBody::new(pieces).boxed_unsync(), all_read)
 }

@@ -7,6 +7,7 @@
 //! DIR/pool/images/ID-10g.ext4   the same in another size, made when first asked for
 //! DIR/pool/disks/SPRITE.ext4    one disk for each sprite
 //! DIR/pool/snapshots/SPRITE/    the memory of a sprite that sleeps without a machine
+//! DIR/pool/golden/NAME/         memories that machines begin with
 //! DIR/pool/checkpoints/         points that users can go back to
 //! ```
 //!
@@ -14,24 +15,28 @@
 //! when the process dies, because machines may still run on it; the next [`Pool::open`] finds it.
 
 mod disks;
+mod golden;
 mod images;
 mod open;
 mod prospect;
 mod purge;
 mod snapshots;
 mod space;
+mod usage;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 pub use disks::{CreateDiskError, DeleteDiskError, ListDisksError};
+pub use golden::Goldens;
 pub use images::{ImportImageError, ListImagesError, SizedImageError};
 pub use open::OpenPoolError;
 pub use prospect::{Obstacle, Prospect};
 pub use purge::{ClosePoolError, PurgeError};
 pub use snapshots::SnapshotsError;
 pub use space::{Shortage, Space};
+pub use usage::{MeasureError, SpriteSpace};
 
 /// One GB of a disk's nominal size, in bytes.
 pub(crate) const GB: u64 = 1 << 30;

@@ -47,11 +47,11 @@ pub enum SnapshotsError {
 }
 
 impl Pool {
-    fn snapshots_path(&self, sprite: SpriteId) -> PathBuf {
+    pub(super) fn snapshots_path(&self, sprite: SpriteId) -> PathBuf {
         self.inner.root.join("snapshots").join(sprite.to_string())
     }
 
-    fn snapshots_aside(&self, sprite: SpriteId) -> PathBuf {
+    pub(super) fn snapshots_aside(&self, sprite: SpriteId) -> PathBuf {
         let name = format!("{sprite}{ASIDE}");
         self.inner.root.join("snapshots").join(name)
     }

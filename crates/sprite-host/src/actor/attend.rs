@@ -1,10 +1,11 @@
 //! What a sprite's task attends to beside its operations: its machine, calls from inside, tasks.
 
-use sprite_lifecycle::{Memory, Phase, Sleep};
+use sprite_lifecycle::{Memory, Phase, Sleep, Wake};
 use tokio::sync::oneshot;
 
 use super::Actor;
 use crate::calls;
+use crate::line::Line;
 use crate::registry::Look;
 
 impl Actor {
@@ -17,7 +18,8 @@ impl Actor {
         match self.state.phase() {
             Phase::Running { .. }
             | Phase::FallingAsleep {
-                step: Sleep::Sync, ..
+                step: Sleep::Sync(_),
+                ..
             } => self.ctx.machine.clone().map_or(Look::Busy, Look::Awake),
             Phase::Creating
             | Phase::Waking(_)
@@ -35,6 +37,39 @@ impl Actor {
         }
     }
 
+    /// Tells the streams where the memory is, and what passes on them whether it is looked at closely.
+    pub(super) fn tell_line(&self) {
+        let life = self.ctx.life;
+        let line = match self.state.phase() {
+            Phase::Running { .. }
+            | Phase::FallingAsleep {
+                step: Sleep::Sync(_),
+                ..
+            } => match self.ctx.machine.clone() {
+                Some(machine) => Line::Up { life, machine },
+                None => Line::Down,
+            },
+            Phase::FallingAsleep {
+                step: Sleep::Freeze | Sleep::Snapshot,
+                ..
+            }
+            | Phase::Warm { .. }
+            | Phase::Waking(Wake::Thaw | Wake::Load) => Line::Asleep { life },
+            Phase::Creating
+            | Phase::Cold
+            | Phase::Unrecorded { .. }
+            | Phase::Waking(Wake::Boot | Wake::Adopt)
+            | Phase::Stopping(_)
+            | Phase::Failed { .. }
+            | Phase::Marking(_)
+            | Phase::Destroying { .. }
+            | Phase::Gone => Line::Down,
+        };
+        self.exchange.set(line);
+        let running = matches!(self.state.phase(), Phase::Running { .. });
+        self.ledger.attend(!running);
+    }
+
     /// Watches the machine's end in the phases in which that is news, and what is called from inside it while it
     /// runs.
     pub(super) fn watch_machine(&mut self) {
@@ -46,7 +81,8 @@ impl Actor {
                 ..
             }
             | Phase::FallingAsleep {
-                step: Sleep::Sync, ..
+                step: Sleep::Sync(_),
+                ..
             } => {
                 if self.exit.is_none()
                     && let Some(machine) = self.ctx.machine.clone()
@@ -79,7 +115,8 @@ impl Actor {
         match self.state.phase() {
             Phase::Running { .. }
             | Phase::FallingAsleep {
-                step: Sleep::Sync, ..
+                step: Sleep::Sync(_),
+                ..
             } => {
                 if self.calls.is_none()
                     && let Some(machine) = self.ctx.machine.clone()

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use sprite_agent_api::FrameKind;
 use sprite_agent_api::message::{ExecSpec, Reply, Request};
-use sprite_host::{Awake, Disks, Host, ListQuery, Sprite};
+use sprite_host::{Awake, DestroyError, Disks, Host, ListQuery, LookupError, Sprite};
 use sprite_machine::MachineDriver;
 use sprite_testkit::{TestHost, eventually};
-use sprite_types::{OrgId, SpriteId, SpriteStatus};
+use sprite_types::{OrgId, SpriteId, SpriteName, SpriteStatus};
 
 /// Long enough for a loaded machine; nothing waits for it when all is well.
 pub const SOON: Duration = Duration::from_secs(20);
@@ -66,6 +66,15 @@ pub async fn all(host: &Host, org: &OrgId) -> Vec<Sprite> {
         ..ListQuery::default()
     };
     host.list(org, query).await.expect("list sprites").sprites
+}
+
+/// Destroys the sprite that has the name now.
+pub async fn destroy(host: &Host, org: &OrgId, name: &SpriteName) -> Result<(), DestroyError> {
+    match host.sprite(org, name).await {
+        Ok(sprite) => host.destroy(sprite.id).await,
+        Err(LookupError::NotFound) => Err(DestroyError::NotFound),
+        Err(LookupError::Catalog(error)) => panic!("{error}"),
+    }
 }
 
 /// Waits until rows, machines and disks agree, and nothing is under way.

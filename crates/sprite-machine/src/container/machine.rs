@@ -13,6 +13,7 @@ use super::Shared;
 use super::launch::environment_limits;
 use crate::allowed::Allowed;
 use crate::cgroup::Part;
+use crate::failure::gone;
 use crate::log::AgentLog;
 use crate::process::Process;
 use crate::record::Record;
@@ -127,17 +128,31 @@ impl Machine for ContainerMachine {
     }
 
     async fn freeze(&self) -> Result<(), MachineError> {
-        let cgroups = &self.shared.holdings.cgroups;
-        cgroups
-            .freeze(&self.record.group(), Part::Environment, true)
-            .await
+        let Shared { holdings, .. } = &*self.shared;
+        // First, so that nothing comes unheard.
+        holdings.fall_asleep(&self.record).await?;
+        let group = self.record.group();
+        let frozen = holdings
+            .cgroups
+            .freeze(&group, Part::Environment, true)
+            .await;
+        if frozen.is_err() {
+            holdings.wake(&self.record).await?;
+        }
+        frozen
+    }
+
+    async fn leave(&self) -> Result<(), MachineError> {
+        self.destroy().await
     }
 
     async fn thaw(&self) -> Result<(), MachineError> {
-        let cgroups = &self.shared.holdings.cgroups;
-        cgroups
+        let Shared { holdings, .. } = &*self.shared;
+        holdings
+            .cgroups
             .freeze(&self.record.group(), Part::Environment, false)
-            .await
+            .await?;
+        holdings.wake(&self.record).await
     }
 
     async fn snapshot(&self) -> Result<(), MachineError> {
@@ -176,7 +191,12 @@ impl Machine for ContainerMachine {
     }
 
     async fn statistics(&self) -> Result<Statistics, MachineError> {
-        let cgroups = &self.shared.holdings.cgroups;
-        cgroups.statistics(&self.record.group(), Part::Environment)
+        // Held over it, so that the slot is not given to another machine meanwhile.
+        let removed = self.removed.lock().await;
+        if *removed {
+            return Err(gone());
+        }
+        let holdings = &self.shared.holdings;
+        holdings.statistics(&self.record, Part::Environment)
     }
 }

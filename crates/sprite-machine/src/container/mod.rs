@@ -13,19 +13,19 @@ mod launch;
 mod machine;
 mod probe;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use sprite_net::Network;
-use sprite_types::{DriverKind, InstanceId};
+use sprite_types::{DriverKind, InstanceId, SpriteId};
 
 pub use self::probe::{Unusable, Usable, probe};
 
 use self::machine::ContainerMachine;
 use crate::holdings::Holdings;
 use crate::record::Record;
-use crate::{Beginning, Machine, MachineDriver, MachineError, MachineSpec};
+use crate::{Beginning, Identity, Machine, MachineDriver, MachineError, MachineSpec};
 
 /// What the driver needs to know of its host.
 #[derive(Debug, Clone)]
@@ -100,6 +100,7 @@ impl MachineDriver for ContainerDriver {
         }
         let holdings = &self.shared.holdings;
         let record = Record::new(spec.identity, DriverKind::Container);
+        let record = record.with_system(&self.shared.system());
         holdings.records.write(&record)?;
         let launched = launch::launch(&self.shared, &spec, record).await;
         if launched.is_err() {
@@ -124,9 +125,36 @@ impl MachineDriver for ContainerDriver {
         holdings.sweep(&kept).await?;
         Ok(adopted)
     }
+
+    async fn called(&self) -> Result<Vec<SpriteId>, MachineError> {
+        self.shared.holdings.called().await
+    }
+
+    async fn forget(&self, sprite: SpriteId) -> Result<(), MachineError> {
+        self.shared.holdings.forget(sprite).await
+    }
+
+    async fn is_outdated(
+        &self,
+        of: Identity,
+        _snapshots: Option<&Path>,
+    ) -> Result<bool, MachineError> {
+        let record = self.shared.holdings.records.read(of.machine)?;
+        Ok(record.is_some_and(|record| record.system != Some(self.shared.system())))
+    }
+
+    fn sleepers(&self) -> Vec<Identity> {
+        self.shared.holdings.sleepers()
+    }
 }
 
 impl Shared {
+    /// The agent's program has its hash in its name.
+    fn system(&self) -> String {
+        let name = self.agent.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    }
+
     /// The machine of a record, if it is one of ours, runs and has all that is its own.
     async fn adopt(
         self: &Arc<Self>,

@@ -17,21 +17,32 @@ use crate::{Machine, MachineError, MachineSpec};
 
 /// What monitors take. Source: `vcpu_count` of `firecracker.yaml`. The limit of the machine's cgroup is what was
 /// asked for.
-const MOST_VCPUS: u32 = 32;
+pub(super) const MOST_VCPUS: u32 = 32;
 
-/// Boots a machine. The record says at every moment what it may have; the caller removes that if this fails.
+/// Boots a machine by its kernel. The record says at every moment what it may have; the caller removes that if this fails.
 pub(super) async fn boot(
     shared: &Arc<Shared>,
     spec: &MachineSpec,
     record: Record,
+    deadline: Instant,
 ) -> Result<Arc<dyn Machine>, MachineError> {
+    booted(shared, spec, record, deadline).await?.finish()
+}
+
+/// A machine whose agent has just answered. Nobody adopts it before it is finished.
+pub(super) async fn booted(
+    shared: &Arc<Shared>,
+    spec: &MachineSpec,
+    record: Record,
+    deadline: Instant,
+) -> Result<Jailed, MachineError> {
     let within = shared.boot_within;
-    let deadline = Instant::now() + within;
     let wanted = Wanted {
         spec,
         guest: &shared.guest,
         memory_mib: spec.resources.memory_mib,
         vcpus: Some(spec.resources.cpus.min(MOST_VCPUS)),
+        goes_on_from: None,
     };
     let jailed = launch::jail(shared, &wanted, record);
     let mut jailed = in_time(deadline, within, "start the monitor", jailed).await?;
@@ -41,7 +52,7 @@ pub(super) async fn boot(
         jailed.tell_console();
     }
     started?;
-    jailed.finish()
+    Ok(jailed)
 }
 
 /// Does a step of a start, which has a deadline as a whole.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use sprite_agent_api::launch::{JailAccess, JailFile, JailSpec};
 use sprite_net::TapOwner;
-use sprite_types::Resources;
+use sprite_types::{MachineId, Resources};
 
 use super::api::{Api, ApiError, Capabilities};
 use super::console::Console;
@@ -57,6 +57,7 @@ pub(super) struct Jailed {
     pub(super) mac: [u8; 6],
     api: Api,
     resources: Resources,
+    goes_on_from: Option<MachineId>,
 }
 
 /// What a machine is to have, whichever way it begins.
@@ -66,6 +67,8 @@ pub(super) struct Wanted<'a> {
     pub(super) memory_mib: u32,
     /// As far as that is known.
     pub(super) vcpus: Option<u32>,
+    /// Whose memory it begins with, and whose connections.
+    pub(super) goes_on_from: Option<MachineId>,
 }
 
 /// Starts a monitor. The record says at every moment what the machine may have; the caller removes that if this
@@ -78,12 +81,16 @@ pub(super) async fn jail(
     let Wanted { spec, guest, .. } = wanted;
     let holdings = &shared.holdings;
     let machine = spec.identity.machine;
-    let slot = holdings
-        .network
-        .acquire()
-        .await
-        .map_err(network("take a network slot"))?;
+    let slot = match wanted.goes_on_from.and_then(|of| holdings.kept(of)) {
+        Some(kept) => holdings.network.slot(kept),
+        None => {
+            let slot = holdings.network.acquire().await;
+            slot.map_err(network("take a network slot"))?
+        }
+    };
     record.slot = Some(slot.id);
+    let before = holdings.network.traffic(slot.id);
+    record.traffic_before = before.map_err(network("count what went through the network"))?;
     let range = range::take(&holdings.ranges_dir)?;
     let id = range.base;
     record.id_base = Some(id);
@@ -146,6 +153,7 @@ pub(super) async fn jail(
         mac: slot.guest_mac,
         api: Api::new(api),
         resources: spec.resources,
+        goes_on_from: wanted.goes_on_from,
     })
 }
 
@@ -296,6 +304,9 @@ impl Jailed {
     pub(super) fn finish(mut self) -> Result<Arc<dyn Machine>, MachineError> {
         self.record.process = Some(self.mark);
         self.shared.holdings.records.write(&self.record)?;
+        if let Some(before) = self.goes_on_from {
+            self.shared.holdings.take_over(before)?;
+        }
         let machine = MicrovmMachine::new(
             self.shared,
             self.record,

@@ -21,7 +21,7 @@ use super::run_dir::RunDir;
 use super::{Shared, snapshot};
 use crate::allowed::Allowed;
 use crate::cgroup::Part;
-use crate::failure::step;
+use crate::failure::{gone, step};
 use crate::process::Process;
 use crate::record::Record;
 use crate::{Identity, Machine, MachineError, MachineExit, Statistics};
@@ -208,7 +208,20 @@ impl Machine for MicrovmMachine {
         // From its next step on the disk goes on without the memory that was written.
         snapshot::forget(&self.record)?;
         let resumed = self.ask(&request::resume(), ASK_WITHIN).await;
-        resumed.map_err(|error| error.step("let the machine run on"))
+        resumed.map_err(|error| error.step("let the machine run on"))?;
+        self.shared.holdings.wake(&self.record).await
+    }
+
+    async fn leave(&self) -> Result<(), MachineError> {
+        let mut removed = self.removed.lock().await;
+        if *removed {
+            return Ok(());
+        }
+        self.process.kill()?;
+        self.process.dies().await?;
+        self.shared.holdings.keep(&self.record).await?;
+        *removed = true;
+        Ok(())
     }
 
     async fn snapshot(&self) -> Result<(), MachineError> {
@@ -246,8 +259,13 @@ impl Machine for MicrovmMachine {
     }
 
     async fn statistics(&self) -> Result<Statistics, MachineError> {
-        let cgroups = &self.shared.holdings.cgroups;
-        cgroups.statistics(&self.record.group(), Part::Monitor)
+        // Held over it, so that the slot is not given to another machine meanwhile.
+        let removed = self.removed.lock().await;
+        if *removed {
+            return Err(gone());
+        }
+        let holdings = &self.shared.holdings;
+        holdings.statistics(&self.record, Part::Monitor)
     }
 }
 

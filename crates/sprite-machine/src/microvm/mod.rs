@@ -9,7 +9,7 @@
 //! | state of the monitor | by |
 //! |---|---|
 //! | jailed, empty | `launch` |
-//! | booted or loaded | `boot`, `snapshot` |
+//! | booted or loaded | `boot`, `golden`, `snapshot` |
 //! | standing still, running | `machine` |
 //!
 //! # Crash safety
@@ -21,6 +21,7 @@ mod api;
 mod arrivals;
 mod boot;
 mod console;
+mod golden;
 mod launch;
 mod machine;
 mod monitor;
@@ -28,22 +29,24 @@ mod request;
 mod run_dir;
 mod snapshot;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use sprite_net::Network;
-use sprite_types::{DriverKind, InstanceId};
-use tokio::sync::OnceCell;
+use sprite_types::{DriverKind, InstanceId, SpriteId};
+use tokio::sync::{Mutex, OnceCell};
+use tokio::time::Instant;
 
 use self::api::Capabilities;
 use self::arrivals::Arrivals;
+pub use self::golden::{GoldenPlace, Goldens};
 use self::machine::MicrovmMachine;
 pub use self::monitor::{Monitor, UnfitMonitor, examine};
 use crate::holdings::Holdings;
 use crate::record::Record;
-use crate::{Beginning, Machine, MachineDriver, MachineError, MachineSpec};
+use crate::{Beginning, Identity, Machine, MachineDriver, MachineError, MachineSpec};
 
 /// What a machine boots.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +81,8 @@ pub struct MicrovmOptions {
     pub guest: GuestFiles,
     /// What machines in snapshots booted.
     pub earlier_guests: FindGuest,
+    /// What machines begin with instead of booting.
+    pub goldens: Arc<dyn Goldens>,
     /// How long a boot may take until the agent answers, or a load.
     pub boot_within: Duration,
 }
@@ -93,6 +98,9 @@ struct Shared {
     monitor: PathBuf,
     guest: GuestFiles,
     earlier_guests: FindGuest,
+    goldens: Arc<dyn Goldens>,
+    /// Held while one is looked for, or made. When one may be made again, after that failed.
+    golden_turn: Mutex<Option<Instant>>,
     boot_within: Duration,
     holdings: Holdings,
     arrivals: Arrivals,
@@ -114,6 +122,7 @@ impl MicrovmDriver {
             monitor,
             guest,
             earlier_guests,
+            goldens,
             boot_within,
         } = options;
         let holdings = Holdings::open(&instance, &run_dir, ranges_dir, network)?;
@@ -123,6 +132,8 @@ impl MicrovmDriver {
                 monitor,
                 guest,
                 earlier_guests,
+                goldens,
+                golden_turn: Mutex::default(),
                 boot_within,
                 holdings,
                 arrivals: Arrivals::begin()?,
@@ -155,7 +166,14 @@ impl MachineDriver for MicrovmDriver {
         let record = Record::new(spec.identity, DriverKind::Microvm);
         holdings.records.write(&record)?;
         let started = match &spec.beginning {
-            Beginning::Boot => boot::boot(&self.shared, &spec, record).await,
+            Beginning::Boot => {
+                // Connections are of a memory.
+                if let Err(error) = holdings.forget(spec.identity.sprite).await {
+                    let error: &dyn std::error::Error = &error;
+                    tracing::warn!(error, "what was kept for a memory that is dropped");
+                }
+                golden::begin(&self.shared, &spec, record).await
+            }
             Beginning::Snapshot { of } => snapshot::load(&self.shared, &spec, *of, record).await,
         };
         match started {
@@ -171,17 +189,57 @@ impl MachineDriver for MicrovmDriver {
         let holdings = &self.shared.holdings;
         let mut adopted: Vec<Arc<dyn Machine>> = Vec::new();
         let mut kept = Vec::new();
-        for record in holdings.records.all()? {
+        let (asleep, others): (Vec<_>, Vec<_>) = holdings
+            .records
+            .all()?
+            .into_iter()
+            .partition(|record| record.asleep);
+        let mut ended = Vec::new();
+        for record in others {
             match self.shared.adopt(&record).await? {
                 Some(machine) => {
                     kept.push(record);
                     adopted.push(machine);
                 }
-                None => holdings.remove(&record).await?,
+                None => ended.push(record),
             }
+        }
+        for record in asleep {
+            if holdings.adopt_kept(&record).await? {
+                kept.push(record);
+            }
+        }
+        // Last: one of them may be a load that was cut off, and name what is kept of the machine before.
+        for record in ended {
+            holdings.remove(&record).await?;
         }
         holdings.sweep(&kept).await?;
         Ok(adopted)
+    }
+
+    async fn called(&self) -> Result<Vec<SpriteId>, MachineError> {
+        self.shared.holdings.called().await
+    }
+
+    async fn forget(&self, sprite: SpriteId) -> Result<(), MachineError> {
+        self.shared.holdings.forget(sprite).await
+    }
+
+    async fn is_outdated(
+        &self,
+        of: Identity,
+        snapshots: Option<&Path>,
+    ) -> Result<bool, MachineError> {
+        let running = self.shared.holdings.records.read(of.machine)?;
+        let guest = match running.and_then(|record| record.monitor) {
+            Some(monitor) => Some(monitor.guest),
+            None => snapshots.and_then(|directory| snapshot::guest_of(directory, of)),
+        };
+        Ok(guest.is_some_and(|guest| guest != self.shared.guest.id))
+    }
+
+    fn sleepers(&self) -> Vec<Identity> {
+        self.shared.holdings.sleepers()
     }
 }
 

@@ -152,7 +152,7 @@ pub(super) fn forget(record: &Record) -> Result<(), MachineError> {
     }
 }
 
-fn remove_kept(directory: &Path) -> io::Result<()> {
+pub(super) fn remove_kept(directory: &Path) -> io::Result<()> {
     match fs::remove_file(directory.join(KEPT)) {
         Ok(()) => File::open(directory)?.sync_all(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -162,7 +162,7 @@ fn remove_kept(directory: &Path) -> io::Result<()> {
 
 /// Makes durable what the monitor wrote, whether or not it did so itself. The directory is the monitor's: what is
 /// in it may be anything.
-fn sync_monitors(directory: &Path) -> io::Result<()> {
+pub(super) fn sync_monitors(directory: &Path) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let opened = rustix::fs::open(directory, flags, Mode::empty())?;
     for name in ["memory", "state"] {
@@ -244,6 +244,11 @@ fn read_kept(directory: &Path, of: Identity) -> Result<Kept, MachineError> {
     Ok(kept)
 }
 
+/// The guest system of the machine whose memory is kept there; `None` if there is no memory of it.
+pub(super) fn guest_of(directory: &Path, of: Identity) -> Option<String> {
+    Some(read_kept(directory, of).ok()?.guest)
+}
+
 /// Makes the machine of a snapshot, standing still. The record says at every moment what it may have; the caller
 /// removes that if this fails.
 pub(super) async fn load(
@@ -264,6 +269,7 @@ pub(super) async fn load(
         guest: &guest,
         memory_mib: kept.memory_mib,
         vcpus: kept.vcpus,
+        goes_on_from: Some(of.machine),
     };
     let jailed = launch::jail(shared, &wanted, record);
     let mut jailed = in_time(deadline, within, "start the monitor", jailed).await?;

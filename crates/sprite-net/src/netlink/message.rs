@@ -56,6 +56,11 @@ impl Message {
         self.attr(kind, &value.to_be_bytes())
     }
 
+    /// Adds a long number in network byte order.
+    pub(crate) fn big_endian_64(self, kind: u16, value: u64) -> Self {
+        self.attr(kind, &value.to_be_bytes())
+    }
+
     /// Adds a text with its final NUL.
     pub(crate) fn text(self, kind: u16, value: &str) -> Self {
         let mut bytes = value.as_bytes().to_vec();

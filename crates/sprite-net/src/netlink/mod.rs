@@ -7,6 +7,8 @@
 mod message;
 mod socket;
 
+#[cfg(test)]
+pub(crate) use message::replies;
 pub(crate) use message::{
     Message, Reply, address, attribute, attributes, big_endian, text, u32_at,
 };

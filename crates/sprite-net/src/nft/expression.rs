@@ -58,6 +58,7 @@ pub(crate) enum Transport {
 pub(crate) struct ConnectionState(u32);
 
 impl ConnectionState {
+    pub(crate) const ESTABLISHED: Self = Self(0b10);
     pub(crate) const ESTABLISHED_OR_RELATED: Self = Self(0b110);
     pub(crate) const NEW: Self = Self(0b1000);
 }
@@ -212,6 +213,25 @@ impl Rule {
         let inverted = 1;
         self.expression("connlimit", |data| {
             data.big_endian(1, most).big_endian(2, inverted)
+        })
+    }
+
+    /// `limit rate MOST/second`: true for so many packets of all that come to this rule.
+    pub(crate) fn at_most_each_second(self, most: u32) -> Self {
+        self.expression("limit", |data| {
+            data.big_endian_64(1, most.into())
+                .big_endian_64(2, 1)
+                .big_endian(3, most)
+        })
+    }
+
+    /// `log group GROUP snaplen BYTES`: the first bytes of the packet are sent to whoever is bound to the group, at
+    /// once. The packet goes on to the next rule.
+    pub(crate) fn tell(self, group: u16, bytes: u32) -> Self {
+        self.expression("log", |data| {
+            data.attr(1, &group.to_be_bytes())
+                .big_endian(3, bytes)
+                .attr(4, &1_u16.to_be_bytes())
         })
     }
 

@@ -4,6 +4,7 @@
 //! removed here when slots come and go.
 
 use std::io;
+use std::net::Ipv4Addr;
 
 use super::expression::{ConnectionState, End, Is, Side};
 use super::{At, Batch, Otherwise, TableFamily};
@@ -13,6 +14,12 @@ use sprite_types::InstanceId;
 
 const NAME_PREFIX: &str = "sprited-";
 const CLOSED_SET: &str = "closed";
+/// Outside addresses of machines that sleep.
+const SLEEPERS: &str = "sleepers";
+/// Of a packet for one of them: the IPv4 header without options.
+pub(crate) const SNAPLEN: u32 = 20;
+/// Packets for sleepers that are told: whoever floods one must not keep us busy.
+const MOST_TOLD: u32 = 1000;
 
 /// The name of an instance's table.
 pub(crate) fn host_table_name(instance: &InstanceId) -> String {
@@ -24,8 +31,14 @@ pub(crate) fn instance_of_table(name: &str) -> Option<InstanceId> {
     name.strip_prefix(NAME_PREFIX)?.parse().ok()
 }
 
-/// Makes the table, or makes it anew, in one step: there is no moment without it.
-pub(crate) fn install_host_table(instance: &InstanceId, subnet: Subnet) -> io::Result<()> {
+/// Makes the table, or makes it anew, in one step: there is no moment without it. Packets that come for
+/// `sleepers`, in connections that they opened, are told to netfilter's log group `group`.
+pub(crate) fn install_host_table(
+    instance: &InstanceId,
+    subnet: Subnet,
+    group: u16,
+    sleepers: &[Ipv4Addr],
+) -> io::Result<()> {
     let prefix = link_prefix(instance);
     let slots = prefix.as_str();
     let mut batch = Batch::new(TableFamily::Inet, &host_table_name(instance));
@@ -34,6 +47,10 @@ pub(crate) fn install_host_table(instance: &InstanceId, subnet: Subnet) -> io::R
     batch.delete_table();
     batch.table();
     batch.set(CLOSED_SET, &CLOSED);
+    batch.addresses(SLEEPERS);
+    if !sleepers.is_empty() {
+        batch.add_addresses(SLEEPERS, sleepers);
+    }
 
     // Nothing that a slot sends is for the host itself, by whichever of its addresses.
     batch.chain("input", At::Input, Otherwise::Accept);
@@ -64,6 +81,14 @@ pub(crate) fn install_host_table(instance: &InstanceId, subnet: Subnet) -> io::R
     let to_slot = |rule: super::Rule| rule.interface_prefix(Side::Out, Is::Equal, slots);
     batch.rule("forward", |rule| {
         to_slot(rule)
+            .ipv4(Is::Equal)
+            .connection(ConnectionState::ESTABLISHED)
+            .address_in(End::Destination, SLEEPERS)
+            .at_most_each_second(MOST_TOLD)
+            .tell(group, SNAPLEN)
+    });
+    batch.rule("forward", |rule| {
+        to_slot(rule)
             .connection(ConnectionState::ESTABLISHED_OR_RELATED)
             .accept()
     });
@@ -77,6 +102,23 @@ pub(crate) fn install_host_table(instance: &InstanceId, subnet: Subnet) -> io::R
             .masquerade()
     });
     batch.commit()
+}
+
+/// From now on packets for that address are told. Idempotent.
+pub(crate) fn add_sleeper(instance: &InstanceId, address: Ipv4Addr) -> io::Result<()> {
+    let mut batch = Batch::new(TableFamily::Inet, &host_table_name(instance));
+    batch.add_addresses(SLEEPERS, &[address]);
+    batch.commit()
+}
+
+/// From now on packets for that address are not told. Idempotent.
+pub(crate) fn remove_sleeper(instance: &InstanceId, address: Ipv4Addr) -> io::Result<()> {
+    let mut batch = Batch::new(TableFamily::Inet, &host_table_name(instance));
+    batch.remove_address(SLEEPERS, address);
+    match batch.commit() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
 /// Removes the table, if it is there.

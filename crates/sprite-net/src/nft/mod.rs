@@ -14,7 +14,10 @@ use crate::address::Subnet;
 use crate::netlink::{Family, Message, Refused, Socket};
 use expression::Rule;
 
-pub(crate) use host::{host_table_name, install_host_table, instance_of_table, remove_host_table};
+pub(crate) use host::{
+    SNAPLEN, add_sleeper, host_table_name, install_host_table, instance_of_table,
+    remove_host_table, remove_sleeper,
+};
 pub(crate) use look::{BaseChain, Hook, Policy, TableEvent, chains, table_event, tables};
 pub(crate) use router::{egress_of_namespace, install_router_table, set_egress};
 
@@ -174,6 +177,34 @@ impl Batch {
         });
     }
 
+    /// An empty set of addresses, which come and go.
+    fn addresses(&mut self, name: &str) {
+        let (key_type, id) = (7, 2);
+        self.push(libc::NFT_MSG_NEWSET, CREATE, |m, table| {
+            m.text(1, table)
+                .text(2, name)
+                .big_endian(3, 0)
+                .big_endian(4, key_type)
+                .big_endian(5, 4)
+                .big_endian(10, id)
+                .attr(13, &[0, 4, 2, 0, 0, 0])
+        });
+    }
+
+    /// Adds addresses to a set; those that are in it stay.
+    fn add_addresses(&mut self, name: &str, addresses: &[Ipv4Addr]) {
+        self.push(libc::NFT_MSG_NEWSETELEM, CREATE, |m, table| {
+            listed(m.text(1, table).text(2, name), addresses)
+        });
+    }
+
+    /// Takes an address out of a set; it must be in it.
+    fn remove_address(&mut self, name: &str, address: Ipv4Addr) {
+        self.push(libc::NFT_MSG_DELSETELEM, 0, |m, table| {
+            listed(m.text(1, table).text(2, name), &[address])
+        });
+    }
+
     /// Sends the batch; the kernel takes all of it or nothing.
     fn commit(mut self) -> io::Result<()> {
         self.messages
@@ -186,6 +217,14 @@ impl Batch {
                 source
             })
     }
+}
+
+fn listed(message: Message, addresses: &[Ipv4Addr]) -> Message {
+    message.nest(3, |list| {
+        addresses
+            .iter()
+            .fold(list, |list, address| element(list, *address, 0))
+    })
 }
 
 fn element(list: Message, key: Ipv4Addr, flags: u32) -> Message {

@@ -9,9 +9,8 @@
 //! Behind it comes `op.complete`; instead of any of it, `op.error`.
 
 use serde::Serialize;
-use serde_json::json;
 use sprite_agent_api::fs::{FsReply, FsSpec};
-use sprite_api::control::Envelope;
+use sprite_api::control::{Envelope, Reading, Writing};
 use sprite_api::fs::Listing;
 use sprite_api::query::Query;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -182,9 +181,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Control<S> {
                 mode,
             } => {
                 let mode = octal(mode);
-                self.tell(&json!({
-                    "path": path, "size": size, "offset": offset, "length": length, "mode": mode,
-                }));
+                self.tell(&Reading {
+                    path,
+                    size,
+                    offset,
+                    length,
+                    mode,
+                });
             }
             _other => return Err(nonsense().into()),
         }
@@ -205,7 +208,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Control<S> {
     async fn write_file(&mut self, spec: FsSpec) -> Result<(), Stop> {
         let mut running = self.begin(spec).await?;
         match running.reply().await? {
-            FsReply::Writing { path } => self.tell(&json!({ "path": path })),
+            FsReply::Writing { path } => self.tell(&Writing { path }),
             _other => return Err(nonsense().into()),
         }
         loop {

@@ -185,6 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Control<S> {
                 return Ok(());
             }
         };
+        session.attached();
         let stream = &mut session.operation.stream;
         let stop = &self.connection.stop;
         let outcome = relay::relay(
@@ -192,6 +193,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Control<S> {
             stream,
             &session.started,
             Dialect::Control,
+            None,
             stop,
         )
         .await;
@@ -321,4 +323,28 @@ async fn connect(
     let awake = app.host.awake(sprite.id).await;
     let awake = awake.map_err(|error| Problem::waking(error, sprite.id, &sprite.name))?;
     proxy::connect(&app.proxies, awake, hello).await
+}
+
+/// Reads a message between operations, and what it asks for to its end, as the socket would.
+///
+/// # Panics
+/// The answer is no envelope, or an operation is asked for that cannot be.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn try_text(text: &str) {
+    match asked::read(text) {
+        Asked::Nothing => {}
+        Asked::Start(started) => match started.operation {
+            Operation::Exec(query) => crate::fuzzing::session(&query),
+            Operation::Proxy(hello) => assert_ne!(hello.port, 0, "port 0 is none"),
+            Operation::Files(_, query) => crate::fs::params::try_all(&query),
+        },
+        Asked::Wrong(error, envelope) => {
+            let answer = ServerEnvelope::Error { error };
+            let said = answer.to_text(envelope);
+            let prefixed = said.strip_prefix(sprite_api::control::PREFIX);
+            assert_eq!(prefixed.is_some(), envelope == Envelope::Prefixed);
+            let again = serde_json::from_str(prefixed.unwrap_or(&said));
+            assert_eq!(again.ok(), Some(answer), "what was said can be read");
+        }
+    }
 }

@@ -30,6 +30,7 @@ use crate::ws::Upgrade;
         ("stderr_offset" = Option<u64>, Query, description = "First byte of stderr that is wanted"),
         ("rows" = Option<u16>, Query, description = "Lines of the client's terminal, which the session's gets"),
         ("cols" = Option<u16>, Query, description = "Its columns"),
+        ("browser" = Option<bool>, Query, description = "The client opens URLs for programs in the sprite (`open_url`)"),
     ),
     responses(
         (status = 101, description = "Attached"),
@@ -47,11 +48,17 @@ pub(crate) async fn attach(
     let (mut parts, _) = request.into_parts();
     let sprite = named.sprite;
     let upgrade = Upgrade::required(&mut parts, "attaching")?;
-    let spec = params::attach(&id, &connection::query(&parts)?)?;
+    let query = connection::query(&parts)?;
+    let (spec, takes_urls) = (params::attach(&id, &query)?, params::takes_urls(&query)?);
     let span = tracing::info_span!("attach", org = %sprite.org_slug, sprite = %sprite.id, session = %spec.session);
     async {
         let session = Session::open(&app, &sprite, Wanted::Attach(id, spec)).await?;
-        Ok(socket::answer(upgrade, session, connection))
+        let browser = if takes_urls {
+            app.browsers.listen(sprite.id)
+        } else {
+            None
+        };
+        Ok(socket::answer(upgrade, session, browser, connection))
     }
     .instrument(span)
     .await

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use sprite_agent_api::message::{Input, Reply, Request, SessionStarted};
 use sprite_agent_api::{Frame, MAX_FRAME, link};
 use sprite_api::ErrorKind;
-use sprite_host::{Awake, Sprite};
+use sprite_host::{Awake, Hold, Sprite};
 use sprite_types::SpriteStatus;
 use tokio::time::timeout;
 
@@ -128,6 +128,15 @@ impl Session {
         }
     }
 
+    /// From now on it is not this request that keeps the sprite awake, but who is attached: to a terminal by what
+    /// goes to and fro. Source: behaviour reference §4.1.
+    pub(crate) fn attached(&mut self) {
+        self.operation.awake.lasts(match self.started.tty {
+            true => Hold::Presence,
+            false => Hold::Session,
+        });
+    }
+
     /// Lets go of a session whose client is gone. It lives on under its own rules.
     pub(crate) async fn detach(self) {
         let Operation {
@@ -139,8 +148,11 @@ impl Session {
 }
 
 /// Tells the machine that the client is gone, and waits until it knows. If that takes too long, dropping the
-/// stream tells it as well, only less politely.
+/// stream tells it as well, only less politely. One that sleeps is not woken for it.
 pub(crate) async fn detach(sender: Arc<link::Sender>, mut receiver: link::Receiver, awake: Awake) {
+    if awake.sleeps() {
+        return;
+    }
     let told = async {
         sender.send(Frame::control(&Input::Detach)).await?;
         sender.finish();

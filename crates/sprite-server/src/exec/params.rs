@@ -71,6 +71,20 @@ pub(crate) fn attach(id: &str, query: &Query) -> Answer<AttachSpec> {
     })
 }
 
+/// Whether the client opens URLs for programs in the sprite; if it says nothing, it does not.
+///
+/// # Errors
+/// It says neither.
+pub(crate) fn takes_urls(query: &Query) -> Answer<bool> {
+    let mut errors = Vec::new();
+    let takes = switch(query, "browser", &mut errors).unwrap_or(false);
+    if errors.is_empty() {
+        Ok(takes)
+    } else {
+        Err(Problem::fields(errors))
+    }
+}
+
 /// The size of the client's terminal, if it tells it.
 fn size(query: &Query) -> Answer<Option<TtySize>> {
     let mut errors = Vec::new();

@@ -9,13 +9,14 @@ use futures_util::FutureExt;
 use sprite_agent_api::message::{Input, Reply, SessionStarted, TtySize};
 use sprite_agent_api::{Frame, FrameKind, MAX_DATA, link};
 use sprite_api::control::{self, ClientEnvelope, Envelope, ServerEnvelope};
-use sprite_api::exec::{ClientText, ServerText, SessionInfo, StreamId};
+use sprite_api::exec::{ClientText, OpenUrl, ServerText, SessionInfo, StreamId};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::sessions;
+use crate::browsers::{Listener, Presence, Urls};
 use crate::ports;
 use crate::ws::{Message, ReadError, Reader, Socket, Violation, Writer};
 
@@ -55,28 +56,35 @@ pub(crate) enum Outcome {
     Stopped,
 }
 
-/// Moves bytes both ways until the session, the client or the server ends.
+/// Moves bytes both ways until the session, the client or the server ends. A client that takes URLs is asked meanwhile.
 pub(crate) async fn relay<S: AsyncRead + AsyncWrite + Unpin>(
     socket: &mut Socket<S>,
     stream: &mut link::Stream,
     started: &SessionStarted,
     dialect: Dialect,
+    browser: Option<Listener>,
     stop: &CancellationToken,
 ) -> Outcome {
     // Source: behaviour reference §1.4.2: before any output, or the client reads it in the wrong mode.
     socket.writer.text(session_info(started).to_json());
     let replies = Replies::default();
+    let (mut urls, presence) = match browser {
+        Some(Listener { urls, presence }) => (Some(urls), Some(presence)),
+        None => (None, None),
+    };
     let output = output(
         &mut socket.writer,
         &mut stream.receiver,
         started.tty,
         &replies,
+        urls.as_mut(),
     );
     let input = Typist {
         sender: &stream.sender,
         tty: started.tty,
         dialect,
         replies: &replies,
+        presence: presence.as_ref(),
     };
     tokio::select! {
         biased;
@@ -140,6 +148,7 @@ async fn output<W: AsyncWrite + Unpin>(
     receiver: &mut link::Receiver,
     tty: bool,
     replies: &Replies,
+    mut urls: Option<&mut Urls>,
 ) -> Outcome {
     let mut keepalive_at = Instant::now() + KEEPALIVE;
     loop {
@@ -152,6 +161,7 @@ async fn output<W: AsyncWrite + Unpin>(
         tokio::select! {
             biased;
             () = replies.added.notified() => replies.queue_on(writer),
+            url = next_url(&mut urls) => writer.text(ServerText::OpenUrl(url).to_json()),
             received = receiver.recv() => {
                 let mut received = Some(received);
                 // What has arrived already goes out in the same write.
@@ -164,6 +174,13 @@ async fn output<W: AsyncWrite + Unpin>(
             }
             () = sleep_until(keepalive_at) => writer.text(ServerText::Keepalive.to_json()),
         }
+    }
+}
+
+async fn next_url(urls: &mut Option<&mut Urls>) -> OpenUrl {
+    match urls {
+        Some(urls) => urls.next().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -226,6 +243,8 @@ struct Typist<'a> {
     tty: bool,
     dialect: Dialect,
     replies: &'a Replies,
+    /// Told when something is typed.
+    presence: Option<&'a Presence>,
 }
 
 impl Typist<'_> {
@@ -253,7 +272,12 @@ impl Typist<'_> {
                     // An error is the end of the stream, which the other direction tells.
                     let _ = self.sender.send(Frame::control(&input)).await;
                 }
-                Said::Stdin(bytes) if !eof => self.stdin(bytes).await,
+                Said::Stdin(bytes) if !eof => {
+                    if let Some(presence) = self.presence {
+                        presence.typed();
+                    }
+                    self.stdin(bytes).await;
+                }
                 Said::Stdin(_) => {}
             }
         }

@@ -13,6 +13,7 @@ use tracing::Instrument;
 
 use super::open::Session;
 use super::relay::{self, Dialect, Outcome};
+use crate::browsers::Listener;
 use crate::connection::Connection;
 use crate::ws::{Goodbye, Socket, Upgrade};
 
@@ -20,7 +21,12 @@ use crate::ws::{Goodbye, Socket, Upgrade};
 const LINGER: Duration = Duration::from_secs(5);
 
 /// Answers an upgrade, and runs the session on the connection behind the answer.
-pub(crate) fn answer(upgrade: Upgrade, session: Session, connection: Connection) -> Response {
+pub(crate) fn answer(
+    upgrade: Upgrade,
+    session: Session,
+    browser: Option<Listener>,
+    connection: Connection,
+) -> Response {
     let mut response = upgrade.response();
     response.headers_mut().insert(
         HeaderName::from_static(sprite_api::CAPABILITIES_HEADER),
@@ -29,7 +35,7 @@ pub(crate) fn answer(upgrade: Upgrade, session: Session, connection: Connection)
     let stop = connection.stop.clone();
     let task = async move {
         match upgrade.connected().await {
-            Some(io) => run(Socket::new(io), session, &stop).await,
+            Some(io) => run(Socket::new(io), session, browser, &stop).await,
             None => session.detach().await,
         }
     };
@@ -40,11 +46,14 @@ pub(crate) fn answer(upgrade: Upgrade, session: Session, connection: Connection)
 async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     mut socket: Socket<S>,
     mut session: Session,
+    browser: Option<Listener>,
     stop: &CancellationToken,
 ) {
     let tty = session.started.tty;
+    session.attached();
     let stream = &mut session.operation.stream;
-    let outcome = relay::relay(&mut socket, stream, &session.started, Dialect::Direct, stop).await;
+    let started = &session.started;
+    let outcome = relay::relay(&mut socket, stream, started, Dialect::Direct, browser, stop).await;
     match outcome {
         Outcome::Exited(code) => {
             // The session is over: however slowly the client reads the rest, the sprite may sleep.

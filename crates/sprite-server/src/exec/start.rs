@@ -36,6 +36,7 @@ use crate::ws::Upgrade;
         ("detachable" = Option<bool>, Query, description = "Let it run on for ever without a client"),
         ("max_run_after_disconnect" = Option<String>, Query, description = "How long it runs on without a client (`10s`; `0s`: for ever)"),
         ("id" = Option<String>, Query, description = "Attach to this session instead"),
+        ("browser" = Option<bool>, Query, description = "The client opens URLs for programs in the sprite (`open_url`)"),
     ),
     responses(
         (status = 101, description = "The command runs"),
@@ -56,11 +57,17 @@ pub(crate) async fn start(
     let Some(upgrade) = Upgrade::of(&mut parts)? else {
         return Ok(answer::ok(&sessions::list(&app, &sprite).await?));
     };
-    let wanted = params::wanted(&connection::query(&parts)?)?;
+    let query = connection::query(&parts)?;
+    let (wanted, takes_urls) = (params::wanted(&query)?, params::takes_urls(&query)?);
     let span = tracing::info_span!("exec", org = %sprite.org_slug, sprite = %sprite.id);
     async {
         let session = Session::open(&app, &sprite, wanted).await?;
-        Ok(socket::answer(upgrade, session, connection))
+        let browser = if takes_urls {
+            app.browsers.listen(sprite.id)
+        } else {
+            None
+        };
+        Ok(socket::answer(upgrade, session, browser, connection))
     }
     .instrument(span)
     .await

@@ -3,6 +3,7 @@
 //! Every operation is a spec ([`params`] reads it of a query, whichever way that came), begun as a [`Running`], and
 //! translated as it answers.
 
+pub(crate) mod archive;
 pub(crate) mod change;
 mod errno;
 pub(crate) mod list;

@@ -11,10 +11,11 @@ const KEEP: &str = ".keep";
 
 fn spec(query: &Query, call: FsCall) -> Answer<FsSpec> {
     let working_dir = query.get("workingDir").filter(|dir| !dir.is_empty());
+    let working_dir = working_dir.map(|_| path(query, "workingDir")).transpose()?;
     let as_root = switch(query, "asRoot")?.unwrap_or(false);
     Ok(FsSpec {
         call,
-        working_dir: working_dir.map(str::to_owned),
+        working_dir,
         as_root,
     })
 }
@@ -123,6 +124,16 @@ pub(crate) fn chown(query: &Query) -> Answer<FsSpec> {
     spec(query, call)
 }
 
+pub(crate) fn unpack(query: &Query) -> Answer<FsSpec> {
+    let path = path(query, "path")?;
+    spec(query, FsCall::Unpack { path })
+}
+
+pub(crate) fn pack(query: &Query) -> Answer<FsSpec> {
+    let path = path(query, "path")?;
+    spec(query, FsCall::Pack { path })
+}
+
 fn path(query: &Query, key: &str) -> Answer<String> {
     match query.get(key) {
         None | Some("") => Err(invalid(format!("{key} is required"), "")),
@@ -151,6 +162,48 @@ fn octal(text: &str, path: &str) -> Answer<u32> {
         let text: String = text.chars().take(80).collect();
         invalid(format!("mode is not octal digits up to 7777: {text}"), path)
     })
+}
+
+/// Reads a query as each operation would.
+///
+/// # Panics
+/// An operation is asked for that cannot be.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn try_all(query: &Query) {
+    let mode = chmod(query).map(|(spec, mode)| {
+        assert!(mode <= 0o7777, "{mode:o} is no mode");
+        spec
+    });
+    let all = [
+        read(query, None),
+        write(query),
+        list(query),
+        delete(query),
+        rename(query),
+        copy(query),
+        mode,
+    ];
+    let others = [chown(query), unpack(query), pack(query)];
+    for spec in all.into_iter().chain(others).flatten() {
+        let named = match &spec.call {
+            FsCall::Read { path, .. }
+            | FsCall::Write { path, .. }
+            | FsCall::List { path, .. }
+            | FsCall::Delete { path, .. }
+            | FsCall::Chmod { path, .. }
+            | FsCall::Chown { path, .. }
+            | FsCall::Unpack { path }
+            | FsCall::Pack { path } => vec![path],
+            FsCall::Rename { source, dest } | FsCall::Copy { source, dest, .. } => {
+                vec![source, dest]
+            }
+            FsCall::Watch => vec![],
+        };
+        for path in named.into_iter().chain(&spec.working_dir) {
+            let short = (1..=LONGEST_PATH).contains(&path.len());
+            assert!(short && !path.contains('\0'), "{path:?} is no path");
+        }
+    }
 }
 
 /// The part that a `Range` header asks for. What is no single range of bytes is as if it were not there.

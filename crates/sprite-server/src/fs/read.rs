@@ -87,7 +87,7 @@ pub(crate) async fn read(
 }
 
 /// The bytes as they come, and no more than were promised; fewer break the answer off.
-fn body(running: Running, length: Option<u64>, stop: CancellationToken) -> Body {
+pub(super) fn body(running: Running, length: Option<u64>, stop: CancellationToken) -> Body {
     let begun = Some((running, length));
     let pieces = stream::unfold(begun, move |state| {
         let stop = stop.clone();
@@ -106,7 +106,9 @@ fn body(running: Running, length: Option<u64>, stop: CancellationToken) -> Body 
                 Ok(Said::Reply(_)) => Some((Err(io::Error::other("the file was cut")), None)),
                 Err(problem) => {
                     let reason = problem.message().to_owned();
-                    tracing::info!(reason, "reading a file broke off");
+                    tracing::info!(reason, "reading files broke off");
+                    // What came before is sent before the connection breaks: it may say why.
+                    tokio::task::yield_now().await;
                     Some((Err(io::Error::other(reason)), None))
                 }
             }

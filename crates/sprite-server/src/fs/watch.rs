@@ -21,7 +21,7 @@ use crate::ports::{End, close};
 use crate::problem::Answer;
 use crate::routes::App;
 use crate::sleep::Sleep;
-use crate::ws::{Message, ReadError, Socket, Upgrade};
+use crate::ws::{Message, ReadError, Reader, Socket, Upgrade};
 
 /// Longest message of a client: what a frame to the machine takes.
 const LONGEST: usize = 1 << 20;
@@ -99,7 +99,7 @@ async fn tell<S: AsyncRead + AsyncWrite + Unpin>(
             return End::Gone;
         }
         let said = tokio::select! {
-            message = socket.reader.next() => match message {
+            message = heard(&mut socket.reader, &stream.sender) => match message {
                 Ok(Message::Text(text)) => asked(text.as_bytes()),
                 // Some clients send their texts so.
                 Ok(Message::Binary(bytes)) => asked(&bytes),
@@ -126,13 +126,9 @@ async fn tell<S: AsyncRead + AsyncWrite + Unpin>(
             }
         };
         match said {
+            // There is room for it.
             Ok(input) => {
-                let sent = tokio::select! {
-                    sent = stream.sender.send(Frame::control(&input)) => sent,
-                    () = sleep.fallen() => return End::Asleep,
-                    () = stop.cancelled() => return End::Stopped,
-                };
-                if let Err(error) = sent {
+                if let Err(error) = stream.sender.send(Frame::control(&input)).await {
                     return End::Lost(error.to_string());
                 }
             }
@@ -145,6 +141,17 @@ async fn tell<S: AsyncRead + AsyncWrite + Unpin>(
             ),
         }
     }
+}
+
+/// What the client says next, once the machine has room for it: what the machine says meanwhile must be heard, or each
+/// of the two would wait for the other.
+async fn heard<R: AsyncRead + Unpin>(
+    reader: &mut Reader<R>,
+    sender: &link::Sender,
+) -> Result<Message, ReadError> {
+    // That the stream has ended is told by its other direction.
+    let _ = sender.room().await;
+    reader.next().await
 }
 
 fn say<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut Socket<S>, message: &WatchMessage) {

@@ -7,7 +7,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use sprite_agent_api::fs::FsReply;
+use sprite_agent_api::fs::{FsReply, FsSpec};
 use sprite_api::fs::Written;
 use sprite_api::{ErrorBody, ErrorKind};
 use tokio::time::timeout;
@@ -53,25 +53,41 @@ pub(crate) async fn write(
     named: Named,
     request: Request,
 ) -> Answer<Response> {
-    let (parts, mut body) = request.into_parts();
-    let done = put(&app, &named, &connection::query(&parts)?, &mut body).await;
+    let (parts, body) = request.into_parts();
+    let spec = params::write(&connection::query(&parts)?);
+    let done = put(&app, &named, spec, body, async |mut running| {
+        written(&mut running).await
+    });
+    Ok(answer::ok(&done.await?))
+}
+
+/// Hands a body to an operation, and lets `answer` read what it says then.
+///
+/// # Errors
+/// The operation refuses, now or later. As much of the body is read on as most clients need to hear of it.
+pub(crate) async fn put<T>(
+    app: &App,
+    named: &Named,
+    spec: Answer<FsSpec>,
+    mut body: Body,
+    answer: impl AsyncFnOnce(Running) -> Answer<T>,
+) -> Answer<T> {
+    let done = async {
+        let running = give(app, named, spec?, &mut body).await?;
+        answer(running).await
+    };
+    let done = done.await;
     if done.is_err() {
         // It is refused either way; what does not come within bounds is cut off.
         let _ = timeout(READ_ON_FOR, read_on(&mut body)).await;
     }
-    Ok(answer::ok(&done?))
+    done
 }
 
-async fn put(
-    app: &App,
-    named: &Named,
-    query: &sprite_api::query::Query,
-    body: &mut Body,
-) -> Answer<Written> {
-    let spec = params::write(query)?;
+async fn give(app: &App, named: &Named, spec: FsSpec, body: &mut Body) -> Answer<Running> {
     let mut running = Running::begin(app, &named.sprite, spec).await?;
     match running.reply().await? {
-        FsReply::Writing { .. } => {}
+        FsReply::Writing { .. } | FsReply::Unpacking { .. } => {}
         _other => return Err(nonsense()),
     }
     while let Some(frame) = body.frame().await {
@@ -84,7 +100,7 @@ async fn put(
         }
     }
     running.finish();
-    written(&mut running).await
+    Ok(running)
 }
 
 /// The answer to all bytes.

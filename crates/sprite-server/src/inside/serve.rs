@@ -19,11 +19,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use sprite_api::ErrorKind;
 use sprite_host::{Call, Calls};
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
-use super::Inside;
+use super::orgs::{self, Leash};
+use super::{Inside, router};
+use crate::connection::Connection;
 use crate::problem::Problem;
 use crate::routes::App;
 
@@ -45,42 +45,41 @@ const STOP_WITHIN: Duration = Duration::from_secs(5);
 /// # Cancel safety
 /// Cancelled, no further call is taken; those that there are go on.
 pub(crate) async fn serve(app: App, mut calls: Calls, shutdown: impl Future<Output = ()>) {
-    let router = super::router(app);
-    let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+    let router = router(app);
+    let shared = Connection::default();
     let accept = async {
         while let Some(call) = calls.next().await {
-            tasks.spawn(serve_one(call, router.clone(), stop.clone()));
+            let served = serve_one(call, router.clone(), shared.clone());
+            shared.tasks.spawn(served);
         }
     };
     tokio::select! {
         () = accept => {}
         () = shutdown => {}
     }
-    stop.cancel();
-    tasks.close();
+    shared.stop.cancel();
+    shared.tasks.close();
     // What is left ends with the machines' streams.
-    let _ = timeout(STOP_WITHIN, tasks.wait()).await;
+    let _ = timeout(STOP_WITHIN, shared.tasks.wait()).await;
 }
 
-async fn serve_one(call: Call, router: Router, stop: CancellationToken) {
+async fn serve_one(call: Call, router: Router, shared: Connection) {
     let Call {
         sprite,
         stream,
         pace,
+        over,
     } = call;
-    let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let (mut router, pace) = (router.clone(), pace.clone());
+    let (leash, stop) = (Leash::new(over.clone()), shared.stop.clone());
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        let (router, pace) = (router.clone(), pace.clone());
+        let extensions = request.extensions_mut();
+        extensions.insert(Inside(sprite));
+        extensions.insert(leash.clone());
+        extensions.insert(shared.clone());
         async move {
             pace.turn().await;
-            let mut request: Request =
-                request.map(|body| Body::new(Limited::new(body, LONGEST_BODY)));
-            request.extensions_mut().insert(Inside(sprite));
-            let answered = timeout(ANSWER_WITHIN, router.call(request)).await;
-            Ok::<Response, Infallible>(match answered {
-                Ok(Ok(response)) => response,
-                Ok(Err(never)) => match never {},
-                Err(_) => late().into_response(),
-            })
+            Ok::<Response, Infallible>(answer(router, request).await)
         }
     });
     let connection = http1::Builder::new()
@@ -90,10 +89,13 @@ async fn serve_one(call: Call, router: Router, stop: CancellationToken) {
         .max_headers(MOST_HEADERS)
         // `printf … | nc -U` says all and then waits.
         .half_close(true)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        // What is under way ends here, with its connection.
+        () = over.cancelled() => return,
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -101,6 +103,22 @@ async fn serve_one(call: Call, router: Router, stop: CancellationToken) {
     };
     if let Err(error) = ended {
         tracing::debug!(%error, %sprite, "call from inside ended");
+    }
+}
+
+/// The answer to a request. What is passed on to the public API has the bounds that it has there.
+async fn answer(mut router: Router, request: hyper::Request<Incoming>) -> Response {
+    if request.uri().path().starts_with(orgs::PREFIX) {
+        return match router.call(request.map(Body::new)).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        };
+    }
+    let request: Request = request.map(|body| Body::new(Limited::new(body, LONGEST_BODY)));
+    match timeout(ANSWER_WITHIN, router.call(request)).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(never)) => match never {},
+        Err(_) => late().into_response(),
     }
 }
 

@@ -19,7 +19,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-pub(crate) use tunnel::{Connected, Dialect, Outcome, Proxies, Refusal, connect};
+pub(crate) use tunnel::{
+    Connected, Counted, Dialect, Outcome, Proxies, Refusal, connect, open_reusable,
+};
 
 use crate::connection::Connection;
 use crate::named::Named;

@@ -12,7 +12,7 @@ use sprite_agent_api::tcp::{self, ConnectInput, ConnectReply, ConnectSpec};
 use sprite_agent_api::{Frame, FrameKind, MAX_DATA, link};
 use sprite_api::control;
 use sprite_api::proxy::{EOF, ProxyAnswer, ProxyHello, ProxyText};
-use sprite_host::Awake;
+use sprite_host::{Awake, Hold, Reusable};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
@@ -42,8 +42,16 @@ const BATCH: usize = 256 << 10;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Proxies(Arc<AtomicUsize>);
 
+/// One of them.
 #[derive(Debug)]
-struct Counted(Proxies);
+pub(crate) struct Counted(Proxies);
+
+impl Counted {
+    /// How many there are, this one among them.
+    pub(crate) fn among(&self) -> usize {
+        self.0.0.load(Ordering::Relaxed)
+    }
+}
 
 impl Proxies {
     fn enter(&self) -> Counted {
@@ -83,6 +91,40 @@ pub(crate) struct Connected {
     awake: Awake,
 }
 
+/// A connection to a port, which holds nothing.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) stream: link::Stream,
+    pub(crate) counted: Counted,
+    target: String,
+}
+
+/// Has the machine connect, and keeps the sprite awake for the connection.
+///
+/// # Errors
+/// As [`open`].
+///
+/// # Cancel safety
+/// As [`open`].
+pub(crate) async fn connect(
+    proxies: &Proxies,
+    mut awake: Awake,
+    hello: &ProxyHello,
+) -> Result<Connected, Refusal> {
+    let Opened {
+        stream,
+        counted,
+        target,
+    } = open(proxies, &awake, hello).await?;
+    awake.lasts(Hold::Connection);
+    Ok(Connected {
+        stream,
+        target,
+        counted,
+        awake,
+    })
+}
+
 /// Has the machine connect.
 ///
 /// # Errors
@@ -90,16 +132,39 @@ pub(crate) struct Connected {
 ///
 /// # Cancel safety
 /// Cancelled, the machine gives the connection up.
-pub(crate) async fn connect(
+pub(crate) async fn open(
     proxies: &Proxies,
-    awake: Awake,
+    awake: &Awake,
     hello: &ProxyHello,
-) -> Result<Connected, Refusal> {
-    let request = Request::Connect(ConnectSpec {
+) -> Result<Opened, Refusal> {
+    opened(proxies, awake.open(&request(hello))).await
+}
+
+/// Like [`open`], for a connection that is used by one after the other.
+///
+/// # Errors
+/// As [`open`].
+///
+/// # Cancel safety
+/// As [`open`].
+pub(crate) async fn open_reusable(
+    proxies: &Proxies,
+    awake: &Awake,
+    hello: &ProxyHello,
+) -> Result<(Opened, Reusable), Refusal> {
+    let (stream, reusable) = awake.open_reusable(&request(hello));
+    Ok((opened(proxies, stream).await?, reusable))
+}
+
+fn request(hello: &ProxyHello) -> Request {
+    Request::Connect(ConnectSpec {
         host: hello.host.clone(),
         port: hello.port,
-    });
-    let mut stream = awake.open(&request);
+    })
+}
+
+/// Waits until the machine has connected.
+async fn opened(proxies: &Proxies, mut stream: link::Stream) -> Result<Opened, Refusal> {
     let reply = timeout(CONNECT_WITHIN, stream.receiver.recv()).await;
     let lost = |message: String| Refusal::from(Problem::machine_lost(message));
     let frame = reply
@@ -107,11 +172,10 @@ pub(crate) async fn connect(
         .map_err(|error| lost(error.to_string()))?
         .ok_or_else(|| lost("the machine ended before it answered".to_owned()))?;
     match frame.message() {
-        Ok(ConnectReply::Connected { address }) => Ok(Connected {
+        Ok(ConnectReply::Connected { address }) => Ok(Opened {
             stream,
             target: address.to_string(),
             counted: proxies.enter(),
-            awake,
         }),
         Ok(ConnectReply::Refused { message }) => Err(Refusal {
             code: "connection_refused",
@@ -204,6 +268,10 @@ impl Connected {
     /// The client has closed: what it said still goes to the port, then the port reads an end.
     pub(crate) async fn close(self) {
         let Self { stream, awake, .. } = self;
+        if awake.sleeps() {
+            // It is not woken for this; it sees the end when it wakes.
+            return;
+        }
         let link::Stream {
             sender,
             mut receiver,

@@ -6,10 +6,10 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use sprite_api::ErrorBody;
 use sprite_api::sprite::{Sprite as SpriteBody, UpdateSprite};
-use sprite_host::Change;
+use sprite_host::{Change, Who};
 
 use super::Fields;
-use crate::named::SpriteNameOf;
+use crate::named::Named;
 use crate::problem::{Answer, Problem};
 use crate::routes::App;
 use crate::{answer, body};
@@ -24,17 +24,37 @@ use crate::{answer, body};
     responses(
         (status = 200, description = "The sprite as it is now", body = SpriteBody),
         (status = 400, description = "A field is wrong", body = ErrorBody),
+        (status = 403, description = "A sprite asks for what only a token may change", body = ErrorBody),
         (status = 404, description = "There is none of that name", body = ErrorBody),
     )
 )]
 pub(crate) async fn update(
     State(app): State<App>,
-    SpriteNameOf { caller, name }: SpriteNameOf,
+    Named { caller, sprite }: Named,
     request: Body,
 ) -> Answer<Response> {
     let change = change(body::json(request).await?)?;
-    let sprite = app.host.update(&caller.org, &name, change).await?;
+    if matches!(caller.who, Who::Sprite(_)) && !only_labels(&change) {
+        return Err(Problem::not_from_inside(
+            "what a sprite may and who may use its URL",
+        ));
+    }
+    let sprite = app.host.update(sprite.id, change).await?;
     Ok(answer::ok(&super::body(&sprite, &app.config)))
+}
+
+/// Whether nothing is changed by which a sprite, or what it made, could be more than it was.
+fn only_labels(change: &Change) -> bool {
+    let Change {
+        url_auth,
+        private_access,
+        labels: _,
+        // How long it sleeps costs nobody else anything.
+        idle_timeout: _,
+        connections: _,
+        api_access,
+    } = change;
+    url_auth.is_none() && private_access.is_none() && api_access.is_none()
 }
 
 fn change(request: UpdateSprite) -> Answer<Change> {
@@ -42,6 +62,8 @@ fn change(request: UpdateSprite) -> Answer<Change> {
     let url_auth = fields.url_auth(request.url_settings.as_ref());
     let private_access = fields.private_access(request.url_settings.as_ref());
     let mut labels = fields.labels(request.labels);
+    let idle_timeout = fields.idle_timeout(request.config.as_ref());
+    let connections = fields.connections(request.config.as_ref());
     if !fields.errors.is_empty() {
         return Err(Problem::fields(fields.errors));
     }
@@ -52,6 +74,9 @@ fn change(request: UpdateSprite) -> Answer<Change> {
         url_auth,
         private_access,
         labels,
+        idle_timeout,
+        connections,
+        api_access: request.config.and_then(|config| config.api_access),
     })
 }
 
@@ -68,10 +93,10 @@ fn change(request: UpdateSprite) -> Answer<Change> {
 )]
 pub(crate) async fn delete(
     State(app): State<App>,
-    SpriteNameOf { caller, name }: SpriteNameOf,
+    Named { caller, sprite }: Named,
 ) -> Answer<Response> {
-    app.host.destroy(&caller.org, &name).await?;
-    tracing::info!(org = %caller.slug, %name, "sprite deleted");
+    app.host.destroy(sprite.id).await?;
+    tracing::info!(org = %caller.slug, name = %sprite.name, "sprite deleted");
     Ok(answer::empty(StatusCode::NO_CONTENT))
 }
 

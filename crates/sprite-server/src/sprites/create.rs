@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use sprite_api::ErrorBody;
 use sprite_api::sprite::{CreateSprite, Sprite as SpriteBody};
-use sprite_host::{NewSprite, PrivateAccess, ResourceRequest, UrlAuth};
+use sprite_host::{Idleness, NewSprite, PrivateAccess, ResourceRequest, UrlAuth, Who};
 use sprite_types::{NameError, SpriteName};
 
 use super::Fields;
@@ -24,6 +24,7 @@ use crate::{answer, body};
     responses(
         (status = 201, description = "The sprite", body = SpriteBody),
         (status = 400, description = "A field is wrong", body = ErrorBody),
+        (status = 403, description = "A sprite asks for what only a token may give", body = ErrorBody),
         (status = 409, description = "`name_taken`", body = ErrorBody),
         (status = 429, description = "The organization has as many sprites as it may", body = ErrorBody),
     )
@@ -33,7 +34,13 @@ pub(crate) async fn create(
     Caller(caller): Caller,
     request: Body,
 ) -> Answer<Response> {
-    let new = new_sprite(body::json(request).await?)?;
+    let mut new = new_sprite(body::json(request).await?)?;
+    if let Who::Sprite(maker) = caller.who {
+        if new.url_auth != UrlAuth::Sprite || new.private_access != PrivateAccess::Admins {
+            return Err(Problem::not_from_inside("who may use a sprite's URL"));
+        }
+        new.made_by = Some(maker);
+    }
     let sprite = app.host.create(&caller.org, new).await?;
     tracing::info!(org = %caller.slug, sprite = %sprite.id, name = %sprite.name, "sprite created");
     Ok(answer::json(
@@ -48,6 +55,8 @@ fn new_sprite(request: CreateSprite) -> Answer<NewSprite> {
     let url_auth = fields.url_auth(request.url_settings.as_ref());
     let private_access = fields.private_access(request.url_settings.as_ref());
     let labels = fields.labels(request.labels);
+    let idle_timeout = fields.idle_timeout(request.config.as_ref());
+    let connections = fields.connections(request.config.as_ref());
     let config = request.config.unwrap_or_default();
     let Some(name) = name.filter(|_| fields.errors.is_empty()) else {
         return Err(Problem::fields(fields.errors));
@@ -63,6 +72,12 @@ fn new_sprite(request: CreateSprite) -> Answer<NewSprite> {
             storage_gb: config.storage_gb,
         },
         environment: request.environment.unwrap_or_default(),
+        idleness: Idleness {
+            timeout: idle_timeout.unwrap_or_default(),
+            connections: connections.unwrap_or_default(),
+        },
+        api_access: config.api_access.unwrap_or(false),
+        made_by: None,
     })
 }
 

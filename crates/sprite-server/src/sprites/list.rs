@@ -54,8 +54,14 @@ pub(crate) async fn list(
 }
 
 async fn page(app: &App, caller: &Principal, query: &Query) -> Answer<SpriteList> {
-    let page = app.host.list(&caller.org, list_query(query)?).await?;
-    let counts = super::org_counts(&caller.slug, app.host.counts(&caller.org).await?);
+    let scope = caller.scope();
+    let wanted = ListQuery {
+        scope,
+        ..list_query(query)?
+    };
+    let page = app.host.list(&caller.org, wanted).await?;
+    let counts = app.host.counts(&caller.org, scope).await?;
+    let counts = super::org_counts(&caller.slug, counts);
     let last = page.sprites.last().filter(|_| page.has_more);
     Ok(SpriteList {
         next_continuation_token: last.map(|sprite| {
@@ -106,6 +112,7 @@ fn list_query(query: &Query) -> Answer<ListQuery> {
         prefix,
         after,
         limit,
+        ..ListQuery::default()
     })
 }
 

@@ -8,13 +8,17 @@ pub(crate) mod upkeep;
 pub(crate) mod watch;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use sprite_api::Stamp;
-use sprite_api::sprite::{OrgCounts, Sprite as Body, UrlSettings};
-use sprite_host::{Counts, PrivateAccess, Sprite, UrlAuth};
+use sprite_api::sprite::{Config, OrgCounts, Sprite as Body, UrlSettings};
+use sprite_host::{Connections, Counts, IdleTimeout, PrivateAccess, Sprite, UrlAuth};
 use sprite_types::{Label, OrgSlug, RUNTIME_VERSION};
 
 use crate::config::ServerConfig;
+
+/// The shortest time after which a sprite may fall asleep: less than a client takes between two requests is no sleep.
+const SHORTEST_IDLE: Duration = Duration::from_secs(1);
 
 /// A sprite as the API shows it.
 pub(crate) fn body(sprite: &Sprite, config: &ServerConfig) -> Body {
@@ -36,10 +40,16 @@ pub(crate) fn body(sprite: &Sprite, config: &ServerConfig) -> Body {
         last_warming_at: sprite.last_warming_at.map(Stamp),
         version: RUNTIME_VERSION.to_owned(),
         environment_version: RUNTIME_VERSION.to_owned(),
-        config: sprite.resources.into(),
+        config: Config {
+            idle_timeout: Some(idle_timeout_text(sprite.idleness.timeout)),
+            connections: Some(sprite.idleness.connections.to_string()),
+            api_access: Some(sprite.api_access),
+            ..sprite.resources.into()
+        },
         environment: BTreeMap::clone(&sprite.environment),
         isolation: sprite.driver.into(),
         driver: sprite.driver,
+        made_by: sprite.made_by,
         failure: sprite.failure.clone(),
     }
 }
@@ -70,6 +80,15 @@ fn private_access_text(access: PrivateAccess) -> &'static str {
     }
 }
 
+fn idle_timeout_text(timeout: IdleTimeout) -> String {
+    match timeout {
+        IdleTimeout::Server => "server".to_owned(),
+        IdleTimeout::Never => "never".to_owned(),
+        IdleTimeout::After(after) if after.subsec_millis() == 0 => format!("{}s", after.as_secs()),
+        IdleTimeout::After(after) => format!("{}ms", after.as_millis()),
+    }
+}
+
 /// Reads fields one by one and keeps every rule that is broken, so that a client is told all of them at once.
 #[derive(Debug, Default)]
 struct Fields {
@@ -93,6 +112,33 @@ impl Fields {
             "org_users" => Some(PrivateAccess::OrgUsers),
             other => self.wrong(format!(
                 "url_settings.private_access is {other:?}, it must be admins or org_users"
+            )),
+        }
+    }
+
+    fn idle_timeout(&mut self, config: Option<&Config>) -> Option<IdleTimeout> {
+        let text = config?.idle_timeout.as_deref()?;
+        match text {
+            "server" => return Some(IdleTimeout::Server),
+            "never" => return Some(IdleTimeout::Never),
+            _duration => {}
+        }
+        match sprite_api::unit::parse_duration(text) {
+            Ok(after) if after >= SHORTEST_IDLE => Some(IdleTimeout::After(after)),
+            Ok(_) | Err(_) => self.wrong(format!(
+                "config.idle_timeout is {:?}, it must be never, server or a duration of at least 1s",
+                cut(text)
+            )),
+        }
+    }
+
+    fn connections(&mut self, config: Option<&Config>) -> Option<Connections> {
+        let text = config?.connections.as_deref()?;
+        match text.parse() {
+            Ok(connections) => Some(connections),
+            Err(_) => self.wrong(format!(
+                "config.connections is {:?}, it must be open or traffic",
+                cut(text)
             )),
         }
     }

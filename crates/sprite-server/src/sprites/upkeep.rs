@@ -1,4 +1,4 @@
-//! `restart`, `check` and `upgrade` of a sprite.
+//! `restart`, `sleep`, `check` and `upgrade` of a sprite.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use sprite_api::sprite::{CheckStatus as WireStatus, Checked, Restarted, Upgrade};
+use sprite_api::sprite::{CheckStatus as WireStatus, Checked, Restarted, Upgrade, Upgraded};
 use sprite_api::{ErrorBody, Stamp};
 use sprite_host::CheckStatus;
 use sprite_types::RUNTIME_VERSION;
@@ -34,6 +34,28 @@ pub(crate) async fn restart(State(app): State<App>, named: Named) -> Answer<Resp
         machine_id: machine.to_string(),
         message: format!("Sprite '{}' restarted", named.sprite.name),
     }))
+}
+
+/// How long a request to sleep waits for calls that are under way.
+const SLEEP_WITHIN: Duration = Duration::from_secs(8);
+
+/// Put a sprite to sleep
+///
+/// Waits up to 8 s for requests that are under way, and for nothing else: sessions and connections stand still with the
+/// sprite, stay open, and wake it with the first byte that comes. One that sleeps already sleeps on.
+#[utoipa::path(
+    post, path = "/v1/sprites/{name}/sleep", tag = "sprites", operation_id = "sleep_sprite",
+    params(("name" = String, Path, description = "Name of the sprite")),
+    responses(
+        (status = 204, description = "It sleeps"),
+        (status = 404, description = "There is none of that name", body = ErrorBody),
+        (status = 409, description = "A task or a request keeps it awake", body = ErrorBody),
+        (status = 503, description = "It could not fall asleep, and runs on", body = ErrorBody),
+    )
+)]
+pub(crate) async fn sleep(State(app): State<App>, named: Named) -> Answer<Response> {
+    app.host.sleep(named.sprite.id, SLEEP_WITHIN).await?;
+    Ok(answer::empty(StatusCode::NO_CONTENT))
 }
 
 /// Check a sprite's health
@@ -64,29 +86,41 @@ pub(crate) async fn check(State(app): State<App>, named: Named) -> Answer<Respon
     }))
 }
 
-/// Upgrade a sprite's environment
+/// Bring a sprite to the server's agent and kernel
 ///
-/// The environment is the server's own, so a sprite has its newest version after its next start. There is no
-/// other version to choose.
+/// Restarts it if its machine, or the memory that it sleeps with, has older ones: its disk stays, its sessions end.
+/// Otherwise nothing happens to it. There is no other version to choose.
 #[utoipa::path(
     post, path = "/v1/sprites/{name}/upgrade", tag = "sprites", operation_id = "upgrade_sprite",
     params(("name" = String, Path, description = "Name of the sprite")),
     request_body = Option<Upgrade>,
     responses(
-        (status = 204, description = "It has the newest version"),
+        (status = 200, description = "It has the newest version", body = Upgraded),
         (status = 400, description = "There is no such version", body = ErrorBody),
         (status = 404, description = "There is none of that name", body = ErrorBody),
     )
 )]
-pub(crate) async fn upgrade(_named: Named, request: Body) -> Answer<Response> {
+pub(crate) async fn upgrade(
+    State(app): State<App>,
+    named: Named,
+    request: Body,
+) -> Answer<Response> {
     let wanted: Upgrade = body::optional_json(request).await?;
     match wanted.version.as_deref() {
-        None | Some("" | "latest" | RUNTIME_VERSION) => Ok(answer::empty(StatusCode::NO_CONTENT)),
-        Some(other) => Err(Problem::field(format!(
-            "version {:?} is not available, only {RUNTIME_VERSION} is",
-            super::cut(other)
-        ))),
+        None | Some("" | "latest" | RUNTIME_VERSION) => {}
+        Some(other) => {
+            return Err(Problem::field(format!(
+                "version {:?} is not available, only {RUNTIME_VERSION} is",
+                super::cut(other)
+            )));
+        }
     }
+    let restarted = app.host.upgrade(named.sprite.id).await?;
+    Ok(answer::ok(&Upgraded {
+        sprite_name: named.sprite.name.to_string(),
+        version: RUNTIME_VERSION.to_owned(),
+        restarted,
+    }))
 }
 
 /// A duration as Go writes it, in milliseconds with microseconds behind the point.

@@ -99,6 +99,7 @@ impl Follower {
 
     async fn read_page(&mut self, after: Option<String>) -> Answer<()> {
         let query = ListQuery {
+            scope: self.caller.scope(),
             prefix: self.prefix.clone(),
             after,
             limit: PAGE,
@@ -143,11 +144,8 @@ impl Follower {
                 Ok(None) => return Err(broken("server stops")),
                 Err(_) => return Ok(heartbeat(self.event_now().await?)),
             };
-            if self
-                .prefix
-                .as_ref()
-                .is_some_and(|prefix| !sprite.name.as_str().starts_with(prefix))
-            {
+            let prefix = self.prefix.as_deref().unwrap_or_default();
+            if !self.caller.sees(&sprite) || !sprite.name.as_str().starts_with(prefix) {
                 continue;
             }
             let empty = self
@@ -171,7 +169,8 @@ impl Follower {
 
     /// An event about no sprite.
     async fn empty_event(&self, at: OffsetDateTime) -> Answer<SpriteEvent> {
-        let counts = self.app.host.counts(&self.caller.org).await?;
+        let Principal { org, .. } = &self.caller;
+        let counts = self.app.host.counts(org, self.caller.scope()).await?;
         Ok(SpriteEvent {
             kind: None,
             name: None,

@@ -2,12 +2,13 @@
 
 use crate::setup::Server;
 
-const ROUTES: [(&str, &str); 14] = [
+const ROUTES: [(&str, &str); 15] = [
     ("GET", ""),
     ("PUT", ""),
     ("DELETE", ""),
     ("GET", "/check"),
     ("POST", "/restart"),
+    ("POST", "/sleep"),
     ("POST", "/upgrade"),
     ("GET", "/exec"),
     ("HEAD", "/exec"),
@@ -20,7 +21,7 @@ const ROUTES: [(&str, &str); 14] = [
 ];
 
 #[tokio::test]
-async fn every_route_but_two_wants_a_token() {
+async fn every_route_but_three_wants_a_token() {
     let server = Server::with_sprite().await;
     for (method, below) in ROUTES {
         let path = format!("/v1/sprites/s{below}");
@@ -43,7 +44,7 @@ async fn every_route_but_two_wants_a_token() {
             "{path}"
         );
     }
-    for path in ["/healthz", "/openapi.json"] {
+    for path in ["/healthz", "/openapi.json", "/streams.json"] {
         assert_eq!(
             server
                 .request("GET", path)

@@ -1,14 +1,15 @@
 //! Behaviour reference §1.5, §8, §11: operations one after the other over one socket.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use serde_json::json;
 use sprite_server::ServeLimits;
-use sprite_testkit::TestHost;
+use sprite_testkit::{TestHost, eventually};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::setup::Server;
 use crate::setup::socket::{Event, Ws};
+use crate::setup::{SOON, Server};
 
 const CONTROL: &str = "/v1/sprites/s/control";
 
@@ -194,7 +195,15 @@ async fn an_idle_socket_lets_the_sprite_sleep() {
     ws.start(json!({"cmd": ["true"]})).await;
     assert_eq!(until_complete(&mut ws).await.last(), Some(&complete(0)));
     assert_eq!(ws.next().await, Event::Close(1001));
-    assert_eq!(server.get("/v1/sprites/s").await.json()["status"], "warm");
+    // It is told before the sleep is over.
+    eventually(SOON, async || {
+        let status = server.get("/v1/sprites/s").await.json()["status"].clone();
+        match status == "warm" {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(status),
+        }
+    })
+    .await;
 }
 
 /// A client that goes away in the middle of an operation detaches.

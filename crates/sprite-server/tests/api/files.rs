@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use sprite_archive::{Entry, Item, Kind, Reader, Time, Writer};
 use sprite_host::HostOptions;
 use sprite_server::ServeLimits;
 use sprite_testkit::TestHost;
@@ -200,6 +201,68 @@ async fn what_breaks_off_never_looks_whole() {
         .end("killed by the test");
     while let Ok(chunk) = coming.chunk().await {
         assert!(chunk.is_some(), "the answer looks whole");
+    }
+}
+
+fn archive(names: &[&str]) -> Vec<u8> {
+    let mut archive = Writer::new(Vec::new());
+    for name in names {
+        let entry = Entry {
+            name: name.as_bytes().to_vec(),
+            kind: Kind::File { size: 5 },
+            mode: 0o644,
+            mtime: Time {
+                seconds: 1,
+                nanos: 0,
+            },
+        };
+        archive.entry(&entry).unwrap();
+        archive.content(5, &mut &b"hello"[..], |_| {}).unwrap();
+    }
+    archive.finish().unwrap()
+}
+
+#[tokio::test]
+async fn directories_come_and_go_as_archives() {
+    let server = Server::with_sprite().await;
+    let path = format!("{FS}/archive?path=/d");
+    let request = server.request("PUT", &path);
+    let said = request.body(archive(&["a", "sub/b"])).send().await;
+    let unpacked = json!({"path": "/d", "files": 2, "directories": 0, "links": 0, "bytes": 10});
+    assert_eq!((said.status(), said.json()), (200, unpacked));
+    let read = server.get(&format!("{FS}/read?path=/d/sub/b")).await;
+    assert_eq!(read.body(), b"hello");
+    let packed = server.get(&path).await;
+    assert_eq!(packed.status(), 200);
+    assert_eq!(
+        packed.head.header("content-type"),
+        Some("application/x-tar")
+    );
+    let body = packed.body();
+    let mut packed = Reader::new(&body[..]);
+    let mut names = Vec::new();
+    while let Some(item) = packed.next_item().unwrap() {
+        if let Item::Entry(entry) = item {
+            names.push(entry.shown());
+        }
+    }
+    assert_eq!(names, ["a", "sub/b"]);
+
+    // What is none is refused, and a client is answered although it has more to say.
+    let request = server.request("PUT", &path);
+    let said = request.body(vec![b'x'; 4 << 20]).send().await;
+    assert_eq!(
+        (said.status(), &said.json()["code"]),
+        (400, &json!("EINVAL"))
+    );
+    for (method, query) in [
+        ("PUT", ""),
+        ("GET", ""),
+        ("GET", "?path=%00"),
+        ("PUT", "?path="),
+    ] {
+        let request = server.request(method, &format!("{FS}/archive{query}"));
+        assert_eq!(request.send().await.status(), 400, "{method} {query}");
     }
 }
 

@@ -4,16 +4,23 @@
 mod setup;
 
 mod auth;
+mod browser;
 mod control;
 mod document;
 mod exec;
 mod exec_http;
 mod files;
 mod hostile;
+mod hostile_streams;
 mod inside;
 mod live_list;
+mod made;
 mod policy;
 mod proxy;
+mod services;
 mod sessions;
 mod sprites;
+mod streams;
 mod tasks;
+mod url;
+mod usage;

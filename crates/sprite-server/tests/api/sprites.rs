@@ -4,6 +4,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::setup::Server;
+use crate::setup::socket::Event;
 
 /// §1.3, §1.14: 201, and the superset of what clients read.
 #[tokio::test]
@@ -33,7 +34,10 @@ async fn create_answers_201_with_everything_that_clients_read() {
     assert_eq!(sprite["environment"], json!({"K": "V"}));
     assert_eq!(
         sprite["config"],
-        json!({"cpus": 2, "ram_mb": 512, "storage_gb": 10})
+        json!({
+            "cpus": 2, "ram_mb": 512, "storage_gb": 10,
+            "idle_timeout": "server", "connections": "open", "api_access": false,
+        })
     );
     assert!(["cold", "warm", "running"].contains(&sprite["status"].as_str().unwrap()));
     assert!(sprite["isolation"].is_string() && sprite["driver"].is_string());
@@ -298,7 +302,14 @@ async fn upkeep_answers_in_the_known_shapes() {
     let checked = server.get("/v1/sprites/s/check").await.json();
     assert_eq!(checked["status"], "healthy");
     assert!(checked["checked_at"].is_string() && checked["elapsed"].is_string());
-    assert_eq!(server.post("/v1/sprites/s/upgrade", "").await.status(), 204);
+    for restarted in [false, true, false] {
+        let upgraded = server.post("/v1/sprites/s/upgrade", "").await;
+        assert_eq!(upgraded.status(), 200);
+        assert_eq!(upgraded.json()["restarted"], restarted);
+        if !restarted {
+            server.test.driver.renew();
+        }
+    }
     assert_eq!(
         server
             .post("/v1/sprites/s/upgrade", r#"{"version":"9.9"}"#)
@@ -338,7 +349,6 @@ async fn what_is_not_done_says_so() {
     for (method, path, operation) in [
         ("POST", "checkpoint", "checkpoint.create"),
         ("GET", "checkpoints", "checkpoint.list"),
-        ("PUT", "services/web", "services"),
     ] {
         let answer = server
             .request(method, &format!("/v1/sprites/s/{path}"))
@@ -393,4 +403,64 @@ async fn the_document_tells_what_is_there() {
             }
         }
     }
+}
+
+/// §4.1: whoever asks for sleep gets it, whoever is connected; connections stay open and wake the sprite.
+#[tokio::test]
+async fn a_sprite_is_put_to_sleep_and_its_sessions_go_on() {
+    let server = Server::with_sprite().await;
+    let mut ws = server.ws("/v1/sprites/s/exec?cmd=cat&stdin=true").await;
+    ws.session().await;
+    for _ in 0..3 {
+        assert_eq!(server.post("/v1/sprites/s/sleep", "").await.status(), 204);
+        let info = server.get("/v1/sprites/s").await.json();
+        assert_eq!(info["status"], "warm");
+        ws.stdin("line\n").await;
+        assert_eq!(ws.next().await, Event::Stdout("line\n".into()));
+    }
+    let task = r#"{"name":"build","expire":"1h"}"#;
+    assert_eq!(server.post("/v1/sprites/s/tasks", task).await.status(), 201);
+    let refused = server.post("/v1/sprites/s/sleep", "").await;
+    assert_eq!(refused.status(), 409);
+    assert!(refused.json()["hint"].as_str().unwrap().contains("tasks"));
+}
+
+/// A sprite's own word for when it is idle is checked, kept and told.
+#[tokio::test]
+async fn when_a_sprite_is_idle_is_a_setting() {
+    let server = Server::with_sprite().await;
+    let config = server.get("/v1/sprites/s").await.json()["config"].clone();
+    assert_eq!(
+        (&config["idle_timeout"], &config["connections"]),
+        (&json!("server"), &json!("open"))
+    );
+    for (wanted, told) in [
+        ("10m", "600s"),
+        ("1500ms", "1500ms"),
+        ("never", "never"),
+        ("server", "server"),
+    ] {
+        let body = json!({"config": {"idle_timeout": wanted, "connections": "traffic"}});
+        let changed = server
+            .request("PUT", "/v1/sprites/s")
+            .body(body.to_string());
+        let changed = changed.send().await;
+        assert_eq!(changed.status(), 200, "{wanted}");
+        let config = server.get("/v1/sprites/s").await.json()["config"].clone();
+        assert_eq!(config["idle_timeout"], told);
+        assert_eq!(config["connections"], "traffic");
+    }
+    for wrong in [
+        json!({"idle_timeout": "soon"}),
+        json!({"idle_timeout": "10ms"}),
+        json!({"connections": "some"}),
+    ] {
+        let body = json!({"config": wrong}).to_string();
+        let refused = server.request("PUT", "/v1/sprites/s").body(body.clone());
+        assert_eq!(refused.send().await.status(), 400, "{body}");
+    }
+    let body = r#"{"name":"quick","config":{"idle_timeout":"5s","connections":"traffic"}}"#;
+    let created = server.post("/v1/sprites", body).await.json();
+    assert_eq!(created["config"]["idle_timeout"], "5s");
+    assert_eq!(created["config"]["connections"], "traffic");
 }

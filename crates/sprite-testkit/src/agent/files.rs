@@ -1,15 +1,17 @@
 //! Files of the fake machine: names and bytes, and nothing of what a kernel does with them.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use sprite_agent_api::fs::{
     FsCall, FsChanged, FsEntry, FsError, FsEvent, FsEventKind, FsKind, FsPair, FsRange, FsReply,
-    FsSpec, WatchInput,
+    FsSpec, FsUnpacked, WatchInput,
 };
 use sprite_agent_api::link::{LinkError, Receiver, Sender};
 use sprite_agent_api::{Frame, FrameKind, MAX_DATA};
+use sprite_archive::{Entry, Item, Kind, Reader, Time, Writer};
 
 /// Reading a file with this name never ends by itself.
 const ENDLESS: &str = "/endless";
@@ -17,6 +19,7 @@ const ENDLESS: &str = "/endless";
 /// Source: include/uapi/asm-generic/errno-base.h.
 const EPERM: i32 = 1;
 const ENOENT: i32 = 2;
+const EINVAL: i32 = 22;
 
 #[derive(Default)]
 pub(super) struct Files {
@@ -77,8 +80,29 @@ impl Files {
                 }
             }
             FsCall::Chmod { path, .. } => self.known(path, |path| changed(path, None)),
+            // As in any system, files are given away by root alone.
+            FsCall::Chown { path, .. } if spec.as_root => {
+                self.known(path, |path| changed(path, None))
+            }
             FsCall::Chown { path, .. } => self.known(path, |path| refused(EPERM, path)),
             FsCall::Watch => return watch(sender, receiver).await,
+            FsCall::Unpack { path } => {
+                say(sender, FsReply::Unpacking { path: path.clone() }).await?;
+                let mut bytes = Vec::new();
+                while let Some(frame) = receiver.recv().await? {
+                    bytes.extend_from_slice(&frame.payload);
+                }
+                self.unpack(path, &bytes)
+            }
+            FsCall::Pack { path } => {
+                say(sender, FsReply::Packing { path: path.clone() }).await?;
+                let archive = self.pack(&path);
+                for piece in archive.chunks(MAX_DATA) {
+                    let piece = Bytes::copy_from_slice(piece);
+                    sender.send(Frame::data(FrameKind::Stdout, piece)).await?;
+                }
+                FsReply::Done
+            }
         };
         say(sender, done).await
     }
@@ -133,6 +157,61 @@ impl Files {
             }
             rest = bytes.clone();
         }
+    }
+
+    /// Keeps the files of an archive.
+    fn unpack(&self, path: String, bytes: &[u8]) -> FsReply {
+        let mut archive = Reader::new(bytes);
+        let mut unpacked = FsUnpacked {
+            path,
+            ..FsUnpacked::default()
+        };
+        loop {
+            match archive.next_item() {
+                Ok(Some(Item::Entry(entry))) if matches!(entry.kind, Kind::File { .. }) => {
+                    let mut content = Vec::new();
+                    let read = archive.read_to_end(&mut content);
+                    unpacked.bytes += read.expect("it is in memory") as u64;
+                    unpacked.files += 1;
+                    let name = format!("{}/{}", unpacked.path, entry.shown());
+                    self.files().insert(name, content.into());
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => return FsReply::Unpacked(unpacked),
+                Err(error) => {
+                    return FsReply::Refused(FsError {
+                        errno: EINVAL,
+                        step: format!("unpack: {error}, at"),
+                        path: unpacked.path,
+                    });
+                }
+            }
+        }
+    }
+
+    /// The files below a path.
+    fn pack(&self, path: &str) -> Vec<u8> {
+        let below = format!("{}/", path.trim_end_matches('/'));
+        let mut archive = Writer::new(Vec::new());
+        for (name, bytes) in self.files().iter() {
+            let Some(name) = name.strip_prefix(&below) else {
+                continue;
+            };
+            let size = bytes.len() as u64;
+            let entry = Entry {
+                name: name.as_bytes().to_vec(),
+                kind: Kind::File { size },
+                mode: 0o644,
+                mtime: Time {
+                    seconds: 1_700_000_000,
+                    nanos: 0,
+                },
+            };
+            archive.entry(&entry).expect("memory takes it");
+            let written = archive.content(size, &mut &bytes[..], |_| {});
+            written.expect("memory takes it");
+        }
+        archive.finish().expect("memory takes it")
     }
 
     /// A file lists itself; a directory is whatever has files below it.

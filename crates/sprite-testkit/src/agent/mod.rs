@@ -8,12 +8,14 @@ mod calls;
 mod command;
 mod files;
 mod network;
+mod services;
 mod session;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use sprite_agent_api::idle::IdleReply;
 use sprite_agent_api::link::{LinkError, Sender, Stream};
 use sprite_agent_api::message::{
     AgentInfo, EnvironmentSpec, ExecSpec, Failure, FailureKind, Input, KillEvent, KillSpec, Reply,
@@ -21,21 +23,25 @@ use sprite_agent_api::message::{
 };
 use sprite_agent_api::policy::{PolicyReply, PolicySpec};
 use sprite_agent_api::{Frame, FrameKind, PROTOCOL};
-use sprite_types::SessionId;
+use sprite_types::{SessionId, SpriteId};
 use tokio::sync::watch;
 
 use crate::switch::{Shared, Step};
+use network::Follower;
 use session::{Client, Next, Session, Stdin};
 
 /// How long a session that ended is remembered, as by the real agent.
 const REMEMBERED: Duration = Duration::from_secs(600);
 
 pub(crate) struct FakeAgent {
+    sprite: SpriteId,
     switches: Shared,
     exit: Arc<watch::Sender<Option<String>>>,
     state: Mutex<State>,
     files: files::Files,
     pub(crate) calls: calls::Calls,
+    pub(crate) listening: network::Listening,
+    pub(crate) services: services::Services,
 }
 
 #[derive(Default)]
@@ -44,21 +50,33 @@ struct State {
     sessions: BTreeMap<u32, Arc<Session>>,
     last_id: u32,
     policy: Option<PolicySpec>,
+    in_use: Option<String>,
 }
 
 impl FakeAgent {
-    pub(crate) fn new(switches: Shared, exit: Arc<watch::Sender<Option<String>>>) -> Arc<Self> {
+    pub(crate) fn new(
+        sprite: SpriteId,
+        switches: Shared,
+        exit: Arc<watch::Sender<Option<String>>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
+            sprite,
             switches,
             exit,
             state: Mutex::default(),
             files: files::Files::default(),
             calls: calls::Calls::default(),
+            listening: network::Listening::default(),
+            services: services::Services::default(),
         })
     }
 
     pub(crate) fn accept(self: Arc<Self>, stream: Stream) {
         tokio::spawn(async move { self.serve(stream).await });
+    }
+
+    pub(crate) fn set_in_use(&self, what: Option<String>) {
+        self.state().in_use = what;
     }
 
     pub(crate) fn kill_sessions(&self) {
@@ -92,29 +110,48 @@ impl FakeAgent {
             return;
         };
         let done = match first.message::<Request>() {
-            Ok(Request::Exec(spec)) => match self.exec(spec) {
-                Ok(client) => attached(client, &sender, &mut receiver).await,
-                Err(failure) => Err(failure),
-            },
+            Ok(Request::Exec(spec)) => {
+                let ports = spec.ports.then(|| self.listening.follow());
+                match self.exec(spec) {
+                    Ok(client) => attached(client, ports, &sender, &mut receiver).await,
+                    Err(failure) => Err(failure),
+                }
+            }
             Ok(Request::Attach(spec)) => match self.find(spec.session) {
-                Ok(session) => attached(session.join(&spec), &sender, &mut receiver).await,
+                Ok(session) => {
+                    let ports = spec.ports.then(|| self.listening.follow());
+                    attached(session.join(&spec), ports, &sender, &mut receiver).await
+                }
                 Err(failure) => Err(failure),
             },
             Ok(Request::Fs(spec)) => told(self.files.perform(spec, &sender, &mut receiver).await),
             Ok(Request::Kill(spec)) => self.kill(&spec, &sender).await,
             Ok(Request::Connect(spec)) => {
-                told(network::connect(&spec, &sender, &mut receiver).await)
+                let program = self.switches.program(spec.port);
+                told(network::connect(&spec, program, &sender, &mut receiver).await)
             }
-            Ok(Request::Ports) => told(network::ports(&sender, &mut receiver).await),
-            Ok(Request::Policy(spec)) => match self.switches.pass(Step::Policy).await {
-                Ok(()) => {
-                    self.state().policy = Some(spec);
-                    told(policy_reply(&sender, &PolicyReply::Applied).await)
+            Ok(Request::Ports) => {
+                told(network::ports(self.listening.follow(), &sender, &mut receiver).await)
+            }
+            Ok(Request::Policy(spec)) => {
+                match self.switches.pass(Step::Policy, self.sprite).await {
+                    Ok(()) => {
+                        self.state().policy = Some(spec);
+                        told(policy_reply(&sender, &PolicyReply::Applied).await)
+                    }
+                    Err(error) => Err(failed(FailureKind::System, &error.to_string())),
                 }
-                Err(error) => Err(failed(FailureKind::System, &error.to_string())),
-            },
+            }
+            Ok(Request::Services(spec)) => told(self.services.perform(spec, &sender).await),
             Ok(Request::Calls) => return self.calls.stand(&sender, &mut receiver).await,
             Ok(Request::Take { call }) => return self.calls.take(call, sender, receiver).await,
+            Ok(Request::Idle) => {
+                let idle = match self.state().in_use.clone() {
+                    Some(what) => IdleReply::InUse { what },
+                    None => IdleReply::Idle,
+                };
+                told(sender.send(Frame::control(&idle)).await)
+            }
             Ok(Request::Shutdown) => return self.shut_down(&sender, &mut receiver).await,
             Ok(
                 short @ (Request::Start(_)
@@ -142,13 +179,16 @@ impl FakeAgent {
         match request {
             Request::Start(spec) => {
                 self.switches
-                    .pass(Step::Environment)
+                    .pass(Step::Environment, self.sprite)
                     .await
                     .map_err(system)?;
                 self.state().environment.get_or_insert(spec);
             }
             Request::Sync => {
-                self.switches.pass(Step::Sync).await.map_err(system)?;
+                self.switches
+                    .pass(Step::Sync, self.sprite)
+                    .await
+                    .map_err(system)?;
                 return Ok(Reply::Synced);
             }
             Request::Sessions => {
@@ -162,6 +202,7 @@ impl FakeAgent {
                 });
             }
             Request::Ping
+            | Request::Idle
             | Request::Clock { .. }
             | Request::Exec(_)
             | Request::Attach(_)
@@ -172,6 +213,7 @@ impl FakeAgent {
             | Request::Policy(_)
             | Request::Calls
             | Request::Take { .. }
+            | Request::Services(_)
             | Request::Shutdown => {}
         }
         let environment = self.state().environment.is_some();
@@ -254,7 +296,7 @@ impl FakeAgent {
     }
 
     async fn shut_down(&self, sender: &Sender, receiver: &mut sprite_agent_api::link::Receiver) {
-        if let Err(error) = self.switches.pass(Step::Shutdown).await {
+        if let Err(error) = self.switches.pass(Step::Shutdown, self.sprite).await {
             let failure = failed(FailureKind::System, &error.to_string());
             told(reply(sender, Reply::Failed(failure)).await).unwrap_or_default();
             return sender.finish();
@@ -295,6 +337,7 @@ fn told(sent: Result<(), LinkError>) -> Result<(), Failure> {
 /// Serves an attached client until the session has ended and all was sent, or the client is gone.
 async fn attached(
     mut client: Client,
+    mut ports: Option<Follower>,
     sender: &Sender,
     receiver: &mut sprite_agent_api::link::Receiver,
 ) -> Result<(), Failure> {
@@ -303,9 +346,21 @@ async fn attached(
         reply(sender, Reply::Started(client.started())).await?;
         loop {
             sender.room().await?;
-            match client.next().await {
-                Next::Output(kind, bytes) => sender.send(Frame::data(kind, bytes)).await?,
-                Next::Exited(code) => return reply(sender, Reply::Exited { code }).await,
+            let changes = async {
+                match &mut ports {
+                    Some(ports) => ports.changes().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                next = client.next() => match next {
+                    Next::Output(kind, bytes) => sender.send(Frame::data(kind, bytes)).await?,
+                    Next::Exited(code) => return reply(sender, Reply::Exited { code }).await,
+                },
+                events = changes => for event in events {
+                    reply(sender, Reply::Port(event)).await?;
+                },
             }
         }
     };

@@ -4,9 +4,10 @@ use std::io::{self, IsTerminal};
 
 use sprite_client::SessionId;
 
+use crate::attend::{self, Lines, Wanted};
+use crate::browser::{BrowserArgs, Consent, questions};
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::forward::Lines;
 use crate::stream::{Quit, relay, relay_tty, size_or_default};
 
 use super::exec;
@@ -23,13 +24,20 @@ Examples:
   sprite attach 1234")]
 pub(crate) struct Args {
     /// Session to join
-    pub(crate) session: SessionId,
+    session: SessionId,
+    #[command(flatten)]
+    browser: BrowserArgs,
 }
 
-pub(crate) async fn run(session: SessionId, context: &Context) -> Result<u8, Failure> {
+pub(crate) async fn run(args: &Args, context: &Context) -> Result<u8, Failure> {
     let sprite = context.sprite(None)?;
     let size = io::stdout().is_terminal().then(size_or_default);
-    let mut attach = sprite.attach(session);
+    let mut attach = sprite.attach(args.session);
+    // Whether it has a terminal is only known afterwards; without one nobody is asked, and so nothing opened.
+    let consent = args.browser.consent(true);
+    if consent != Consent::Never {
+        attach = attach.take_urls();
+    }
     if let Some(size) = size {
         attach = attach.size(size.rows, size.cols);
     }
@@ -41,10 +49,15 @@ pub(crate) async fn run(session: SessionId, context: &Context) -> Result<u8, Fai
     } else {
         Lines::Plain
     };
-    let _forwarding = exec::forwarding(&sprite, &mut child, true, lines);
+    let wanted = Wanted {
+        ports: true,
+        browser: args.browser.consent(tty),
+    };
+    let (asker, asked) = questions();
+    let _attending = attend::start(&sprite, &mut child, wanted, lines, Some(asker));
     let ended = if tty {
         // Told by a message as well: servers that are not ours do not read the size in the request.
-        relay_tty(&mut child, None).await
+        relay_tty(&mut child, None, asked).await
     } else {
         // Our input is not the session's: its end here would close the session's own.
         relay(&mut child, None, Quit::Detach).await

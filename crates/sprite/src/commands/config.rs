@@ -37,7 +37,9 @@ struct Show {
 Examples:
   sprite config update --url-auth public
   sprite config update my-sprite --label team-a --label prod
-  sprite config update --clear-labels")]
+  sprite config update --clear-labels
+  sprite config update my-sprite --idle-timeout 10m --connections traffic
+  sprite config update my-sprite --api-access on")]
 struct Update {
     /// Name of the sprite [default: the one of this directory]
     name: Option<String>,
@@ -53,6 +55,33 @@ struct Update {
     /// Remove all labels
     #[arg(long)]
     clear_labels: bool,
+    /// How long it runs on that nobody uses: 30s, 10m, never, or server for the server's own
+    #[arg(long, value_name = "TIME")]
+    idle_timeout: Option<String>,
+    /// Which connections to its ports keep it awake
+    #[arg(long, value_name = "WHICH")]
+    connections: Option<Connections>,
+    /// Whether programs in it may make sprites of their own, which they alone see
+    #[arg(long, value_name = "SWITCH")]
+    api_access: Option<Switch>,
+}
+
+/// Which connections keep a sprite awake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Connections {
+    /// Every one that is open
+    Open,
+    /// Only bytes that go over one
+    Traffic,
+}
+
+/// Whether something is allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    /// It is
+    On,
+    /// It is not
+    Off,
 }
 
 /// Who may open a sprite's URL.
@@ -116,6 +145,21 @@ async fn update(args: Update, context: &Context) -> Result<u8, Failure> {
         named = true;
         update = update.labels(args.label);
     }
+    if let Some(timeout) = args.idle_timeout {
+        named = true;
+        update = update.idle_timeout(timeout);
+    }
+    if let Some(which) = args.connections {
+        named = true;
+        update = update.connections(match which {
+            Connections::Open => "open",
+            Connections::Traffic => "traffic",
+        });
+    }
+    if let Some(switch) = args.api_access {
+        named = true;
+        update = update.api_access(switch == Switch::On);
+    }
     if !named {
         return Err(Failure::usage("nothing to change is named")
             .hint("sprite config update --help tells what can be changed"));
@@ -124,10 +168,26 @@ async fn update(args: Update, context: &Context) -> Result<u8, Failure> {
     tell(&info.map_err(|error| context.failure(&error))?, context)
 }
 
+/// Whether programs in the sprite may make sprites; servers that are not ours do not tell.
+fn has_access(info: &SpriteInfo) -> Option<bool> {
+    info.other.get("config")?.get("api_access")?.as_bool()
+}
+
+fn configured<'a>(info: &'a SpriteInfo, key: &str) -> Option<&'a str> {
+    info.other.get("config")?.get(key)?.as_str()
+}
+
 fn tell(info: &SpriteInfo, context: &Context) -> Result<u8, Failure> {
     let url = info.url_settings.clone().unwrap_or_default();
     if context.global.json {
-        let settings = json!({"name": info.name, "labels": info.labels, "url_settings": url});
+        let settings = json!({
+            "name": info.name,
+            "labels": info.labels,
+            "url_settings": url,
+            "idle_timeout": configured(info, "idle_timeout"),
+            "connections": configured(info, "connections"),
+            "api_access": has_access(info),
+        });
         show::json(&settings)?;
         return Ok(0);
     }
@@ -136,6 +196,12 @@ fn tell(info: &SpriteInfo, context: &Context) -> Result<u8, Failure> {
         ("url-auth", url.auth.as_deref()),
         ("private-access", url.private_access.as_deref()),
         ("labels", Some(labels.as_str())),
+        ("idle-timeout", configured(info, "idle_timeout")),
+        ("connections", configured(info, "connections")),
+        (
+            "api-access",
+            has_access(info).map(|access| if access { "on" } else { "off" }),
+        ),
     ] {
         let value = show::plain(value.filter(|text| !text.is_empty()).unwrap_or("-"));
         show::line(&format!("{:16} {value}", format!("{key}:")))?;

@@ -6,9 +6,10 @@ use std::path::Path;
 
 use sprite_client::{Command, Sprite};
 
+use crate::attend::{self, Lines, Wanted};
+use crate::browser::{BrowserArgs, Consent, questions};
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::forward::Lines;
 use crate::show;
 use crate::stream::{relay_tty, size_or_default};
 
@@ -30,6 +31,8 @@ pub(crate) struct Args {
     /// Do not forward the ports that are opened in it
     #[arg(long)]
     no_port_forward: bool,
+    #[command(flatten)]
+    browser: BrowserArgs,
 }
 
 pub(crate) async fn run(args: &Args, context: &Context) -> Result<u8, Failure> {
@@ -38,20 +41,33 @@ pub(crate) async fn run(args: &Args, context: &Context) -> Result<u8, Failure> {
             .hint("without one, run a command: sprite exec -- sh -c '…'"));
     }
     let sprite = context.sprite(args.name.as_deref())?;
-    open(context, &sprite, !args.no_port_forward).await
+    let wanted = Wanted {
+        ports: !args.no_port_forward,
+        browser: args.browser.consent(true),
+    };
+    open(context, &sprite, wanted).await
 }
 
 /// Opens a console in a sprite. There is a terminal.
-pub(super) async fn open(context: &Context, sprite: &Sprite, forward: bool) -> Result<u8, Failure> {
+pub(super) async fn open(
+    context: &Context,
+    sprite: &Sprite,
+    wanted: Wanted,
+) -> Result<u8, Failure> {
     let size = size_or_default();
-    let command = shell(sprite)
+    let mut command = shell(sprite)
         .tty(size.rows, size.cols)
         .envs(exec::terminal_env());
+    if wanted.browser != Consent::Never {
+        command = command.take_urls();
+    }
     show::note("Ctrl-\\ lets go of the console; it runs on.");
     let opened = command.spawn().await;
     let mut child = opened.map_err(|error| context.exec_failure(&error, sprite))?;
-    let _forwarding = exec::forwarding(sprite, &mut child, forward, Lines::of_terminal());
-    let ended = relay_tty(&mut child, Some(size)).await;
+    let (asker, asked) = questions();
+    let lines = Lines::of_terminal();
+    let _attending = attend::start(sprite, &mut child, wanted, lines, Some(asker));
+    let ended = relay_tty(&mut child, Some(size), asked).await;
     exec::conclude(context, sprite, child, ended).await
 }
 

@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
+use crate::attend::Wanted;
+use crate::browser::Consent;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::show;
@@ -39,6 +41,9 @@ pub(crate) struct Args {
     /// Size of its disk in GB
     #[arg(long, value_name = "GB")]
     storage: Option<u32>,
+    /// Let programs in it make sprites of their own
+    #[arg(long)]
+    api_access: bool,
 }
 
 pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Failure> {
@@ -64,6 +69,9 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Failure> {
     if let Some(storage_gb) = args.storage {
         create = create.storage_gb(storage_gb);
     }
+    if args.api_access {
+        create = create.api_access(true);
+    }
     let begun = Instant::now();
     let sprite = create
         .send()
@@ -85,7 +93,11 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Failure> {
         show::line(&show::plain(&sprite.name))?;
         return Ok(0);
     }
-    console::open(context, &context.client().sprite(sprite.name), true).await
+    let wanted = Wanted {
+        ports: true,
+        browser: Consent::Ask,
+    };
+    console::open(context, &context.client().sprite(sprite.name), wanted).await
 }
 
 /// A name that nobody has yet, most likely: one in some seven billion.

@@ -5,9 +5,10 @@ use std::io::{self, IsTerminal};
 
 use sprite_client::{Child, Command, ExecError, PostBody, PostFrame, Sprite, Stdio};
 
+use crate::attend::{self, Lines, Wanted};
+use crate::browser::{BrowserArgs, Consent, questions};
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::forward::{self, Forwarding, Lines};
 use crate::show;
 use crate::stream::{Ended, Inlet, Outlet, OutletError, Quit, RelayError};
 use crate::stream::{is_foreground, relay, relay_tty, size_or_default};
@@ -50,6 +51,8 @@ pub(crate) struct Args {
     /// Do not forward the ports that the command opens
     #[arg(long)]
     no_port_forward: bool,
+    #[command(flatten)]
+    browser: BrowserArgs,
     /// The command and its arguments
     #[arg(
         required = true,
@@ -77,15 +80,23 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Failure> {
     if args.detachable {
         command = command.detachable();
     }
-    let forward = !args.no_port_forward;
+    let wanted = Wanted {
+        ports: !args.no_port_forward,
+        browser: args.browser.consent(args.tty),
+    };
+    if wanted.browser != Consent::Never {
+        command = command.take_urls();
+    }
     let code = if args.http_post {
         over_http(context, &sprite, command).await?
     } else if args.tty {
         let size = size_or_default();
         let command = command.envs(terminal_env()).tty(size.rows, size.cols);
         let mut child = spawn(context, &sprite, &command).await?;
-        let _forwarding = forwarding(&sprite, &mut child, forward, Lines::of_terminal());
-        let ended = relay_tty(&mut child, Some(size)).await;
+        let (asker, asked) = questions();
+        let lines = Lines::of_terminal();
+        let _attending = attend::start(&sprite, &mut child, wanted, lines, Some(asker));
+        let ended = relay_tty(&mut child, Some(size), asked).await;
         conclude(context, &sprite, child, ended).await?
     } else {
         let stdin = if wants_input() {
@@ -94,7 +105,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Failure> {
             Stdio::Null
         };
         let mut child = spawn(context, &sprite, &command.stdin(stdin)).await?;
-        let _forwarding = forwarding(&sprite, &mut child, forward, Lines::Plain);
+        let _attending = attend::start(&sprite, &mut child, wanted, Lines::Plain, None);
         let input = (stdin == Stdio::Piped).then(Inlet::open);
         let ended = relay(&mut child, input, Quit::Forward).await;
         conclude(context, &sprite, child, ended).await?
@@ -105,17 +116,6 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Failure> {
         ));
     }
     Ok(code)
-}
-
-/// Forwards the ports that open while the command is attached, if that is wanted.
-pub(super) fn forwarding(
-    sprite: &Sprite,
-    child: &mut Child,
-    wanted: bool,
-    lines: Lines,
-) -> Option<Forwarding> {
-    let changes = child.ports.take().filter(|_| wanted)?;
-    Some(forward::start(sprite, changes, lines))
 }
 
 async fn spawn(context: &Context, sprite: &Sprite, command: &Command) -> Result<Child, Failure> {

@@ -20,10 +20,14 @@ pub(crate) mod org;
 pub(crate) mod policy;
 pub(crate) mod proxy;
 pub(crate) mod restart;
+pub(crate) mod services;
 pub(crate) mod sessions;
+pub(crate) mod sleep;
 pub(crate) mod task;
+pub(crate) mod upgrade;
 mod upload;
 pub(crate) mod url;
+pub(crate) mod usage;
 pub(crate) mod use_sprite;
 
 use crate::cli::{Cli, Command};
@@ -47,11 +51,15 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::File(args) => file::run(args, &open()?).await,
         Command::Console(args) => console::run(&args, &open()?).await,
         Command::Sessions(args) => sessions::run(args, &open()?).await,
+        Command::Services(args) => services::run(args, &open()?).await,
         Command::Task(args) => task::run(args, &open()?).await,
-        Command::Attach(args) => attach::run(args.session, &open()?).await,
+        Command::Attach(args) => attach::run(&args, &open()?).await,
         Command::Proxy(args) => proxy::run(args, &open()?).await,
         Command::Restart(args) => restart::run(&args, &open()?).await,
+        Command::Upgrade(args) => upgrade::run(&args, &open()?).await,
+        Command::Sleep(args) => sleep::run(&args, &open()?).await,
         Command::Check(args) => check::run(&args, &open()?).await,
+        Command::Usage(args) => usage::run(&args, &open()?).await,
         Command::Config(args) => config::run(args, &open()?).await,
         Command::Url(args) => url::run(args, &open()?).await,
         Command::Policy(args) => policy::run(args, &open()?).await,

@@ -45,7 +45,7 @@ struct Kill {
 pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Failure> {
     match args.command {
         SessionsCommand::List => list(context).await,
-        SessionsCommand::Attach(args) => attach::run(args.session, context).await,
+        SessionsCommand::Attach(args) => attach::run(&args, context).await,
         SessionsCommand::Kill(args) => kill(&args, context).await,
     }
 }

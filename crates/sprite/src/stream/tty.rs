@@ -2,31 +2,45 @@
 
 use std::io::{self, IsTerminal};
 use std::pin::pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use sprite_client::{Child, ChildOutput, ChildStdin, Controls, TtySize};
 use tokio::io::AsyncWriteExt;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
 
 use super::inlet::Inlet;
 use super::outlet::{Outlet, OutletError};
 use super::screen::Screen;
 use super::terminal::{self, Changed};
 use super::{Ended, RelayError};
+use crate::browser::{Question, Questions};
 
 /// Ctrl-\ as a terminal sends it.
 const DETACH: u8 = 0x1c;
 /// Ctrl-\ as a terminal with the kitty keyboard protocol sends it.
 const DETACH_KITTY: &[u8] = b"\x1b[92;5u";
 
+/// Colours, fonts and hidden text off: a question is to be read. Source: ECMA-48 §8.3.117 (SGR), XTerm Control
+/// Sequences (designate G0).
+const PLAIN: &str = "\u{f}\u{1b}(B\u{1b}[0m";
+/// What is typed so soon behind a question was not meant for it.
+const READ_FIRST: Duration = Duration::from_millis(500);
+/// How long a question is open; afterwards it was answered with no.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+
 /// Relays until the command has ended or the user lets go of it with Ctrl-\.
 ///
 /// Our terminal is in raw mode meanwhile and afterwards as it was, however this ends. Without a terminal on
 /// standard input, input is passed on as it is and there is no key to let go. `told` is the size that the command
-/// knows already.
+/// knows already. What is `asked` meanwhile is shown between the output and answered with a key.
 pub(crate) async fn relay_tty(
     child: &mut Child,
     told: Option<TtySize>,
+    asked: Questions,
 ) -> Result<Ended, RelayError> {
     let controls = child.controls();
     let has_keys = io::stdin().is_terminal();
@@ -36,8 +50,9 @@ pub(crate) async fn relay_tty(
     };
     let mut screen = Screen::new();
     let ended = {
-        let mut output = pin!(show(child.stdout.take(), &mut screen));
-        let mut input = pin!(type_in(Inlet::open(), child.stdin.take(), has_keys));
+        let desk = Desk::default();
+        let mut output = pin!(show(child.stdout.take(), &mut screen, asked, &desk));
+        let mut input = pin!(type_in(Inlet::open(), child.stdin.take(), has_keys, &desk));
         let mut size = pin!(follow_size(&controls, told));
         let mut leave = pin!(asked_to_leave());
         let mut typed_all = false;
@@ -70,16 +85,82 @@ pub(crate) async fn relay_tty(
     ended
 }
 
-/// Shows output to its end. One that breaks off ends here too: the outcome tells why.
-async fn show(output: Option<ChildOutput>, screen: &mut Screen) -> Result<(), OutletError> {
+/// Shows output to its end, and questions between. An output that breaks off ends here too: the outcome tells why.
+async fn show(
+    output: Option<ChildOutput>,
+    screen: &mut Screen,
+    mut asked: Questions,
+    desk: &Desk,
+) -> Result<(), OutletError> {
     let mut outlet = Outlet::stdout();
     if let Some(mut output) = output {
-        while let Ok(Some(chunk)) = output.chunk().await {
-            screen.watch(&chunk);
-            outlet.send(chunk).await?;
+        loop {
+            tokio::select! {
+                chunk = output.chunk() => match chunk {
+                    Ok(Some(chunk)) => {
+                        screen.watch(&chunk);
+                        outlet.send(chunk).await?;
+                    }
+                    Ok(None) | Err(_) => break,
+                },
+                question = asked.next() => ask(question, &mut outlet, desk).await?,
+            }
         }
     }
     outlet.finish().await
+}
+
+/// Shows a question, and nothing else until it is answered: a hostile program must not write over it.
+async fn ask(question: Question, outlet: &mut Outlet, desk: &Desk) -> Result<(), OutletError> {
+    let Question { text, answer } = question;
+    let shown = format!("{PLAIN}\r\n{text}");
+    outlet.send(Bytes::from(shown)).await?;
+    let key = timeout(ANSWER_WITHIN, desk.next_key()).await;
+    let yes = matches!(key, Ok(b'y' | b'Y'));
+    let said = if yes { "yes\r\n" } else { "no\r\n" };
+    outlet.send(Bytes::from_static(said.as_bytes())).await?;
+    // Whoever asked may be gone.
+    let _ = answer.send(yes);
+    Ok(())
+}
+
+/// Where a key goes while a question is open.
+#[derive(Debug, Default)]
+struct Desk {
+    waiting: Mutex<Option<(Instant, oneshot::Sender<u8>)>>,
+}
+
+impl Desk {
+    /// The first key that is typed from now on, once there was time to read.
+    async fn next_key(&self) -> u8 {
+        let (sender, key) = oneshot::channel();
+        *self.waiting() = Some((Instant::now() + READ_FIRST, sender));
+        // Only a newer question takes its place, and there is one at a time.
+        match key.await {
+            Ok(key) => key,
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Takes what was typed, if it answers a question; else it is for the sprite.
+    fn takes(&self, typed: &[u8]) -> bool {
+        let (Some(key), mut waiting) = (typed.first(), self.waiting()) else {
+            return false;
+        };
+        // Nobody waits any more, or what was typed was on its way before the question could be read.
+        let open = waiting
+            .as_ref()
+            .is_some_and(|(from, sender)| *from <= Instant::now() && !sender.is_closed());
+        match waiting.take_if(|_| open) {
+            Some((_, sender)) => sender.send(*key).is_ok(),
+            None => false,
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Option<(Instant, oneshot::Sender<u8>)>> {
+        // Nothing panics while holding it.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 enum Typed {
@@ -89,12 +170,20 @@ enum Typed {
     Detach,
 }
 
-async fn type_in(mut input: Inlet, stdin: Option<ChildStdin>, has_keys: bool) -> io::Result<Typed> {
+async fn type_in(
+    mut input: Inlet,
+    stdin: Option<ChildStdin>,
+    has_keys: bool,
+    desk: &Desk,
+) -> io::Result<Typed> {
     let Some(mut stdin) = stdin else {
         return Ok(Typed::All);
     };
     while let Some(chunk) = input.next().await {
         let chunk = chunk?;
+        if has_keys && desk.takes(&chunk) {
+            continue;
+        }
         let detach = if has_keys { detach_at(&chunk) } else { None };
         // What was typed before the key still counts.
         let typed = &chunk[..detach.unwrap_or(chunk.len())];

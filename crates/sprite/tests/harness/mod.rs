@@ -3,6 +3,7 @@
 
 #[path = "../../../sprite-client/tests/fake/mod.rs"]
 mod fake;
+pub mod terminal;
 
 use std::path::PathBuf;
 use std::process::Stdio;

@@ -30,6 +30,15 @@ pub(crate) struct Check {
 }
 
 impl Check {
+    /// What was found and what to do, if it is not as it should be.
+    pub(crate) fn warns(&self) -> Option<(&str, &str)> {
+        let remedy = self.remedy.as_deref()?;
+        match self.verdict {
+            Verdict::Ok => None,
+            Verdict::Warning | Verdict::Problem => Some((&self.found, remedy)),
+        }
+    }
+
     pub(crate) fn ok(name: &'static str, found: impl Into<String>) -> Self {
         Self {
             name,

@@ -15,6 +15,7 @@ use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 use self::check::{Check, Report, Verdict};
+pub(crate) use self::network::names;
 use crate::cli::DoctorFlags;
 use crate::config::Config;
 use crate::failure::Failure;
@@ -60,7 +61,7 @@ async fn look(config: &Config) -> Vec<Check> {
     checks.extend(machines);
     checks.extend(storage::look(config));
     checks.extend(network::addresses(config, &data));
-    checks.push(network::names(config).await);
+    checks.push(names(&config.url_domain).await);
     checks.extend(network::way_out(driver).await);
     checks.extend(limits::look());
     checks

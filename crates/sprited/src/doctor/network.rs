@@ -11,7 +11,7 @@ use sprite_types::{DriverKind, InstanceId};
 
 use super::check::{Check, told};
 use super::data::Data;
-use crate::config::{Config, Listen};
+use crate::config::{Config, Listen, UrlDomain};
 use crate::serve::Stop;
 
 /// The mark of what is set up to look at the network. Always the same, so that what a killed doctor left is found
@@ -49,9 +49,9 @@ fn address(name: &'static str, Listen { address, required }: Listen) -> Check {
 }
 
 /// Whether programs on this host find a sprite by its URL.
-pub(super) async fn names(config: &Config) -> Check {
+pub(crate) async fn names(domain: &UrlDomain) -> Check {
     const NAME: &str = "names";
-    let domain = config.url_domain.urls(0).domain;
+    let domain = domain.name();
     let name = format!("doctor.{domain}");
     let local = domain == "localhost" || domain.ends_with(".localhost");
     let remedy = if local {
@@ -121,7 +121,7 @@ pub(super) async fn way_out(driver: DriverKind) -> Vec<Check> {
     };
     let mut checks = tokio::select! {
         looked = looked => looked,
-        () = stop.wait() => vec![failed("it was not looked at to the end".to_owned())],
+        _ = stop.wait() => vec![failed("it was not looked at to the end".to_owned())],
     };
     checks.extend(removed().await);
     checks

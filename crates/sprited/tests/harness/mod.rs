@@ -89,7 +89,11 @@ pub(crate) struct Server {
     child: Option<Child>,
     flags: Vec<String>,
     address: String,
+    /// Where it tells its metrics, if it does.
+    pub(crate) metrics: Option<String>,
     token: String,
+    /// As a service manager holds it while no server runs.
+    socket: Option<std::net::TcpListener>,
 }
 
 fn sprited() -> Command {
@@ -127,7 +131,26 @@ impl Server {
             child: None,
             flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
             address: "127.0.0.1:0".to_owned(),
+            metrics: None,
             token: String::new(),
+            socket: None,
+        };
+        server.restart();
+        server.token = server.make_token("test");
+        server
+    }
+
+    /// Starts a server whose socket is held for it, also while none runs.
+    pub(crate) fn start_with_socket(flags: &[&str]) -> Self {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut server = Self {
+            directory: tempfile::tempdir().expect("a temporary directory"),
+            child: None,
+            flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
+            address: socket.local_addr().unwrap().to_string(),
+            metrics: None,
+            token: String::new(),
+            socket: Some(socket),
         };
         server.restart();
         server.token = server.make_token("test");
@@ -165,7 +188,16 @@ impl Server {
             .append(true)
             .open(self.log_path())
             .unwrap();
-        let mut command = sprited();
+        let mut command = match &self.socket {
+            None => sprited(),
+            Some(socket) => {
+                let take = "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\"";
+                let mut shell = Command::new("sh");
+                shell.args(["-c", take, env!("CARGO_BIN_EXE_sprited")]);
+                shell.stdin(std::os::fd::OwnedFd::from(socket.try_clone().unwrap()));
+                shell
+            }
+        };
         command.args(["serve", "--driver", &driver(), "--listen", &self.address]);
         for (flag, value) in [("--image", "minimal"), ("--idle-timeout", "never")] {
             if !self.flags.iter().any(|given| given == flag) {
@@ -185,15 +217,19 @@ impl Server {
         self.child = Some(child);
         let (tell, told) = std::sync::mpsc::channel();
         std::thread::spawn(move || {
+            let mut metrics = None;
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if let Some(url) = line.strip_prefix("metrics on ") {
+                    metrics = Some(url.to_owned());
+                }
                 if let Some(url) = line.strip_prefix("listening on http://") {
                     // The test may have given up.
-                    let _ = tell.send(url.to_owned());
+                    let _ = tell.send((url.to_owned(), metrics.clone()));
                 }
             }
         });
         match told.recv_timeout(START_WITHIN) {
-            Ok(address) => self.address = address,
+            Ok((address, metrics)) => (self.address, self.metrics) = (address, metrics),
             Err(_) => panic!("sprited did not start:\n{}", self.log()),
         }
     }
@@ -207,13 +243,19 @@ impl Server {
 
     /// Ends the server as an operator would.
     pub(crate) fn stop(&mut self) {
+        self.end_by(rustix::process::Signal::TERM);
+    }
+
+    /// Ends the server as an upgrade does. Machines live on.
+    pub(crate) fn hand_over(&mut self) {
+        self.end_by(rustix::process::Signal::USR2);
+    }
+
+    fn end_by(&mut self, signal: rustix::process::Signal) {
         let mut child = self.child.take().expect("a server runs");
         let pid = i32::try_from(child.id()).unwrap();
-        rustix::process::kill_process(
-            rustix::process::Pid::from_raw(pid).unwrap(),
-            rustix::process::Signal::TERM,
-        )
-        .unwrap();
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
         let status = child.wait().unwrap();
         assert!(
             status.success(),

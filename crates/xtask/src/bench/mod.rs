@@ -4,11 +4,14 @@
 //! measured as root on a server of our own; without root the command starts itself again by sudo. Virtual machines
 //! are measured apart, where KVM is: see [`machines`].
 
+mod files;
 mod floor;
 pub mod machines;
 mod ports;
 mod processes;
 mod samples;
+mod sleepers;
+mod url;
 mod wire;
 
 use std::path::Path;
@@ -32,6 +35,17 @@ pub const NAMES: &[&str] = &[
     "proxy rate",
     "proxy connect",
     "port opened",
+    "url rate",
+    "url p99",
+    "url warm",
+    "url cold",
+    "sleepers start",
+    "sleepers list",
+    "sleepers wake",
+    "sleepers memory",
+    "file write",
+    "file read",
+    "file push",
     "creates at once",
     "memory",
     "size",
@@ -47,6 +61,43 @@ const IDLE_SPRITES: usize = 100;
 const IDLE_FOR: Duration = Duration::from_secs(60);
 const STDOUT_BYTES: u64 = 1 << 30;
 
+/// Which rows are measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Every one.
+    All,
+    /// Those of files.
+    Files,
+    /// Those of sprites that sleep, and many.
+    Sleepers,
+    /// Those of sprites' URLs.
+    Url,
+}
+
+impl Part {
+    const EVERY: [Self; 4] = [Self::All, Self::Files, Self::Sleepers, Self::Url];
+
+    /// Its word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Files => "files",
+            Self::Sleepers => "sleepers",
+            Self::Url => "url",
+        }
+    }
+
+    /// The one of that word.
+    pub fn of(word: &str) -> Option<Self> {
+        Self::EVERY.into_iter().find(|part| part.name() == word)
+    }
+
+    /// Whether a part is measured when this is asked for.
+    fn has(self, part: Self) -> bool {
+        self == Self::All || self == part
+    }
+}
+
 /// One measured row against its limit.
 struct Row {
     name: &'static str,
@@ -60,7 +111,7 @@ struct Row {
 ///
 /// # Errors
 /// Something cannot be measured, or a number is over its limit.
-pub fn run(host: Host, build: Build, consent: Consent) -> Outcome {
+pub fn run(host: Host, build: Build, part: Part, consent: Consent) -> Outcome {
     let needed: Vec<_> = [packages::SERVE, packages::BENCH].concat();
     let missing = packages::missing(&needed);
     let mut steps: Vec<String> = packages::announcement(&missing).into_iter().collect();
@@ -72,11 +123,11 @@ pub fn run(host: Host, build: Build, consent: Consent) -> Outcome {
     packages::install(&host, &missing)?;
     build.make()?;
     match host.privilege {
-        Privilege::Root => measure(host, build),
+        Privilege::Root => measure(host, build, part),
         Privilege::Sudo | Privilege::None => {
             let own = std::env::current_exe().map_err(Failure::io("find this program"))?;
-            host.as_root(Program::new(own).args(["bench", "--yes", "--built", build.name()]))?
-                .run()
+            let words = ["bench", part.name(), "--yes", "--built", build.name()];
+            host.as_root(Program::new(own).args(words))?.run()
         }
     }
 }
@@ -85,10 +136,7 @@ pub fn run(host: Host, build: Build, consent: Consent) -> Outcome {
 ///
 /// # Errors
 /// As [`run`].
-pub fn measure(host: Host, build: Build) -> Outcome {
-    let server = Server::start(host, build, "bench", &["--idle-timeout", "never"])?;
-    let api = Api::new(server.url(), &server.token("bench")?);
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+pub fn measure(host: Host, build: Build, part: Part) -> Outcome {
     let mut failures = Vec::new();
     let mut tell = |row: Row| {
         tell(&row);
@@ -96,19 +144,27 @@ pub fn measure(host: Host, build: Build) -> Outcome {
             failures.push(row.name);
         }
     };
-    tell(size(&server)?);
-    let (create, machine_floor) = creates(&server, &api)?;
-    tell(create);
-    tell(execs(&api)?);
-    tell(stdout(&api)?);
-    for row in ports::rows(&api)? {
-        tell(row);
+    if part.has(Part::Files) {
+        let server = Server::start(host, build, "bench", &["--idle-timeout", "never"])?;
+        let token = server.token("bench")?;
+        let api = Api::new(server.url(), &token);
+        if part == Part::All {
+            sprites(&server, &api, &mut tell)?;
+        }
+        files::rows(&server, &api, &token)?
+            .into_iter()
+            .for_each(&mut tell);
+        if part == Part::All {
+            idle(&server, &api)?.into_iter().for_each(&mut tell);
+        }
+        server.remove()?;
     }
-    tell(creates_at_once(&api, machine_floor, cores)?);
-    for row in idle(&server, &api)? {
-        tell(row);
+    if part.has(Part::Sleepers) {
+        sleepers::rows(host, build)?.into_iter().for_each(&mut tell);
     }
-    server.remove()?;
+    if part.has(Part::Url) {
+        url::rows(host, build)?.into_iter().for_each(&mut tell);
+    }
     if failures.is_empty() {
         Ok(())
     } else {
@@ -117,6 +173,19 @@ pub fn measure(host: Host, build: Build) -> Outcome {
             failures.join(", ")
         )))
     }
+}
+
+/// The rows of sprites that run.
+fn sprites(server: &Server, api: &Api, tell: &mut impl FnMut(Row)) -> Outcome {
+    tell(size(server)?);
+    let (create, machine_floor) = creates(server, api)?;
+    tell(create);
+    tell(execs(api)?);
+    tell(stdout(api)?);
+    ports::rows(api)?.into_iter().for_each(&mut *tell);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    tell(creates_at_once(api, machine_floor, cores)?);
+    Ok(())
 }
 
 fn tell(row: &Row) {

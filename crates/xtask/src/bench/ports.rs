@@ -17,7 +17,7 @@ const CONNECTIONS: usize = 200;
 const OPENINGS: usize = 30;
 
 /// Where the floor's programs listen, behind a veth of their own.
-const FLOOR: &str = "100.127.255.5";
+pub(super) const FLOOR: &str = "100.127.255.5";
 const RATE_PORT: u16 = 7001;
 const ECHO_PORT: u16 = 7002;
 
@@ -47,7 +47,7 @@ const OPENER: &str = r#"use IO::Socket::INET; use Time::HiRes; select undef, und
 my $s = IO::Socket::INET->new(LocalPort => $ARGV[0], Listen => 1, ReuseAddr => 1) or die; sleep 5"#;
 
 /// A namespace, and the programs in it, which go with this.
-struct Namespace {
+pub(super) struct Namespace {
     name: String,
     programs: Vec<Child>,
 }
@@ -64,7 +64,7 @@ impl Drop for Namespace {
 }
 
 impl Namespace {
-    fn new() -> Outcome<Self> {
+    pub(super) fn new() -> Outcome<Self> {
         let name = format!("floorp{}", std::process::id() % 100_000);
         let made = Self {
             name,
@@ -77,7 +77,7 @@ impl Namespace {
     }
 
     /// Starts a program, and waits for its first line.
-    fn start(&mut self, words: &[&str]) -> Outcome {
+    pub(super) fn start(&mut self, words: &[&str]) -> Outcome {
         let step = || Failure::io(format!("start {}", words[0]));
         let mut child = Command::new("ip")
             .args(["netns", "exec", &self.name])

@@ -1,7 +1,9 @@
 //! The smallest client of the public API: what is measured is the server, not an SDK.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::failure::{Failure, Outcome};
@@ -161,17 +163,85 @@ impl Api {
         Ok(stream)
     }
 
-    fn request(&self, method: &str, path: &str, body: &str, wanted: u16) -> Outcome {
+    /// Writes a file of a sprite.
+    ///
+    /// # Errors
+    /// The answer is not 200.
+    pub fn write_file(&self, name: &str, path: &str, from: &Path) -> Outcome {
+        let step = || Failure::io(format!("write {path}"));
+        let mut from = File::open(from).map_err(step())?;
+        let length = from.metadata().map_err(step())?.len();
+        let path = format!("/v1/sprites/{name}/fs/write?path={}", encode(path));
+        let mut stream = self.begun("PUT", &path, length)?;
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            let read = from.read(&mut buffer).map_err(step())?;
+            if read == 0 {
+                break;
+            }
+            stream.write_all(&buffer[..read]).map_err(step())?;
+        }
+        self.answer(stream, &format!("PUT {path}"), 200)
+    }
+
+    /// Reads a file of a sprite into one here.
+    ///
+    /// # Errors
+    /// The answer is not 200, or breaks off.
+    pub fn read_file(&self, name: &str, path: &str, to: &Path) -> Outcome {
+        let step = || Failure::io(format!("read {path}"));
+        let path = format!("/v1/sprites/{name}/fs/read?path={}", encode(path));
+        let mut to = File::create(to).map_err(step())?;
+        let mut reader = BufReader::with_capacity(BUFFER, self.begun("GET", &path, 0)?);
+        let (status, length) = read_head(&mut reader).map_err(step())?;
+        let length = length.filter(|_| status == 200);
+        let mut left = length.ok_or_else(|| step()(bad()))?;
+        let mut buffer = vec![0; BUFFER];
+        while left > 0 {
+            let read = reader.read(&mut buffer).map_err(step())?;
+            if read == 0 {
+                return Err(step()(bad()));
+            }
+            to.write_all(&buffer[..read]).map_err(step())?;
+            left = left.saturating_sub(read as u64);
+        }
+        Ok(())
+    }
+
+    /// One page of sprites.
+    pub fn list(&self, most: usize) -> Outcome {
+        self.request("GET", &format!("/v1/sprites?max_results={most}"), "", 200)
+    }
+
+    /// Puts a sprite to sleep.
+    pub fn sleep(&self, name: &str) -> Outcome {
+        self.request("POST", &format!("/v1/sprites/{name}/sleep"), "", 204)
+    }
+
+    /// A request whose body of `length` bytes is to follow.
+    fn begun(&self, method: &str, path: &str, length: u64) -> Outcome<TcpStream> {
         let mut stream = self.connect()?;
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\
-             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            self.address,
-            self.token,
-            body.len()
+             Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n",
+            self.address, self.token,
         );
-        let step = || Failure::io(format!("{method} {path}"));
-        stream.write_all(head.as_bytes()).map_err(step())?;
+        let step = Failure::io(format!("{method} {path}"));
+        stream.write_all(head.as_bytes()).map_err(step)?;
+        Ok(stream)
+    }
+
+    fn request(&self, method: &str, path: &str, body: &str, wanted: u16) -> Outcome {
+        let mut stream = self.begun(method, path, body.len() as u64)?;
+        let asked = format!("{method} {path}");
+        let step = Failure::io(asked.clone());
+        stream.write_all(body.as_bytes()).map_err(step)?;
+        self.answer(stream, &asked, wanted)
+    }
+
+    /// Reads an answer without a body that matters.
+    fn answer(&self, stream: TcpStream, asked: &str, wanted: u16) -> Outcome {
+        let step = || Failure::io(asked.to_owned());
         let mut reader = BufReader::new(stream);
         let (status, length) = read_head(&mut reader).map_err(step())?;
         let mut text = String::new();
@@ -183,7 +253,7 @@ impl Api {
             Ok(())
         } else {
             Err(Failure::Check(format!(
-                "{method} {path} was answered with {status}: {text}"
+                "{asked} was answered with {status}: {text}"
             )))
         }
     }

@@ -20,6 +20,7 @@ use std::time::Duration;
 pub use crate::kvm_test::cpio::Archive;
 pub use crate::kvm_test::errand::{Brought, Errand};
 
+use crate::conformance::Sdks;
 use crate::failure::{Failure, Outcome};
 use crate::host::{Consent, Host, find_program, target_directory, workspace};
 use crate::kvm_test::emulator::Terminal;
@@ -167,6 +168,9 @@ fn tried(host: Host, wish: &Wish, selection: Selection<'_>, consent: Consent) ->
         ));
     }
     let built = timed("tests built", suite::build)?;
+    if selection.wants_sdks() {
+        timed("SDKs", || Sdks::install().map(drop))?;
+    }
     let obstacle = match wish.place {
         Place::Best => native::obstacle(&built),
         Place::Box | Place::Shell => Some("asked for".to_owned()),
@@ -205,6 +209,9 @@ fn test_in_box(
     for file in suite::sources() {
         visit.bring(&workspace.join(file))?;
     }
+    if selection.wants_sdks() {
+        bring_sdks(&mut visit)?;
+    }
     visit.bring_program("cargo-nextest")?;
     visit.write("binaries.json", &built.list)?;
     visit.write("cargo.json", &metadata()?)?;
@@ -231,6 +238,16 @@ fn test_in_box(
     }
     eprintln!("reports and consoles: {}", visit::results().display());
     Ok(all)
+}
+
+/// The official SDKs with what runs them, and their suites: the box has neither Node nor Python.
+fn bring_sdks(visit: &mut Visit<'_>) -> Outcome {
+    let sdks = Sdks::install()?;
+    for directory in [sdks.directory(), &sdks.python_library()?] {
+        visit.place(directory);
+        visit.bring(directory)?;
+    }
+    visit.bring(&workspace().join("conformance"))
 }
 
 /// Adds what one of the boxes found.

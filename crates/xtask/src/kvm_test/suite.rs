@@ -76,6 +76,15 @@ pub enum Selection<'a> {
 }
 
 impl Selection<'_> {
+    /// Whether tests of it run the official SDKs.
+    pub fn wants_sdks(self) -> bool {
+        match self {
+            Selection::Usual => false,
+            Selection::Everything => true,
+            Selection::Named(name) => name == "conformance",
+        }
+    }
+
     /// The parts that it asks for.
     pub fn parts(self) -> impl Iterator<Item = &'static Part> + Clone {
         let named = PARTS.iter().any(|part| self == Selection::Named(part.name));
@@ -99,7 +108,7 @@ pub const PARTS: &[Part] = &[
     },
     Part {
         name: "microvm",
-        filter: "package(sprited) & (binary(/^(sleep|linux|microvm)$/) + test(/^(exit_codes_streams|monitors::)/))",
+        filter: "package(sprited) & (binary(/^(sleep|golden|linux|microvm)$/) + test(/^(exit_codes_streams|monitors::)/))",
         driver: Some("microvm"),
         place: Place::Anywhere,
         when: When::Always,
@@ -107,7 +116,7 @@ pub const PARTS: &[Part] = &[
     // Whatever is promised of sprites is promised with this driver too, and tried by the same tests.
     Part {
         name: "microvm-sprites",
-        filter: "package(sprited) & (binary(/^(sessions|recovery|properties|journal|files|inside|ports)$/) - test(/^exit_codes_streams/))",
+        filter: "package(sprited) & (binary(/^(sessions|recovery|properties|journal|files|inside|ports|services|holds|endless)$/) - test(/^exit_codes_streams/))",
         driver: Some("microvm"),
         place: Place::Anywhere,
         when: When::Asked,
@@ -116,6 +125,14 @@ pub const PARTS: &[Part] = &[
     Part {
         name: "microvm-breakout",
         filter: "package(sprited) & binary(/^breakout$/) - test(/^(containers|monitors)::/)",
+        driver: Some("microvm"),
+        place: Place::Anywhere,
+        when: When::Asked,
+    },
+    // The official SDKs, a part of their suites; all of them is tried with the other driver.
+    Part {
+        name: "conformance",
+        filter: "package(sprited) & binary(conformance)",
         driver: Some("microvm"),
         place: Place::Anywhere,
         when: When::Asked,

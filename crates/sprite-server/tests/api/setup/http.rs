@@ -6,6 +6,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::described::{Channel, STREAMS};
 use super::{SOON, Server};
 
 /// A request that is being put together.
@@ -38,6 +39,8 @@ pub(crate) struct Answer {
 pub(crate) struct Coming {
     pub(crate) head: Head,
     io: BufReader<TcpStream>,
+    /// Where this is a stream, what it may say.
+    channel: Option<&'static Channel>,
 }
 
 /// Whether [`fall_silent`] works here; says why if not. Newer kernels leave filters on TCP to administrators.
@@ -115,7 +118,7 @@ impl Request<'_> {
             .map(|token| format!("Authorization: Bearer {token}\r\n"));
         let length = format!("Content-Length: {}\r\n\r\n", self.body.len());
         let head = [
-            self.line,
+            self.line.clone(),
             self.headers.concat(),
             token.unwrap_or_default(),
             length,
@@ -124,11 +127,25 @@ impl Request<'_> {
         io.write_all(&[head.as_bytes(), &self.body].concat())
             .await
             .unwrap();
-        Coming {
-            head: read_head(&mut io).await,
-            io,
-        }
+        let head = read_head(&mut io).await;
+        let channel = described(&self.line, &head);
+        Coming { head, io, channel }
     }
+}
+
+/// The channel that describes an answer, if it is a stream.
+fn described(line: &str, head: &Head) -> Option<&'static Channel> {
+    let path = line.split(' ').nth(1).unwrap_or_default();
+    let kind = head.header("content-type").unwrap_or_default();
+    let line = kind == sprite_api::NDJSON;
+    let channel = STREAMS.at(path, if line { "line" } else { "chunk" });
+    assert!(
+        !line || channel.is_some(),
+        "the lines of {path} are not described"
+    );
+    channel
+        .filter(|_| head.status == 200 && kind != "application/json")
+        .map(|(_, channel)| channel)
 }
 
 /// Reads an answer's head.
@@ -156,6 +173,12 @@ pub(crate) async fn read_head(io: &mut BufReader<TcpStream>) -> Head {
 }
 
 impl Head {
+    /// The values of every header of that name.
+    pub(crate) fn all(&self, name: &str) -> Vec<&str> {
+        let named = self.headers.iter().filter(|(known, _)| known == name);
+        named.map(|(_, value)| value.as_str()).collect()
+    }
+
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers
             .iter()
@@ -165,6 +188,29 @@ impl Head {
 }
 
 impl Coming {
+    pub(crate) fn new(head: Head, io: BufReader<TcpStream>) -> Self {
+        Self {
+            head,
+            io,
+            channel: None,
+        }
+    }
+
+    /// Sends more, behind the request.
+    pub(crate) async fn write(&mut self, text: &str) {
+        self.io.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    /// Reads exactly this.
+    pub(crate) async fn expect(&mut self, text: &str) {
+        let mut read = vec![0; text.len()];
+        timeout(SOON, self.io.read_exact(&mut read))
+            .await
+            .expect("an answer in time")
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&read), text);
+    }
+
     /// Goes as a computer goes that loses its power. Gives back what must live on, for the kernel would say goodbye
     /// at its end.
     pub(crate) fn fall_silent(self) -> TcpStream {
@@ -186,7 +232,16 @@ impl Coming {
             chunk.truncate(size);
             Ok((size > 0).then_some(chunk))
         };
-        timeout(SOON, chunk).await.expect("a chunk in time")
+        let chunk = timeout(SOON, chunk).await.expect("a chunk in time");
+        if let (Some(channel), Ok(Some(chunk))) = (self.channel, &chunk) {
+            let text = std::str::from_utf8(chunk).map_or(Vec::new(), |text| channel.text(text));
+            assert!(
+                !text.is_empty() || !channel.bytes(chunk, &[]).is_empty(),
+                "openapi/streams.json does not tell {:?}",
+                String::from_utf8_lossy(chunk)
+            );
+        }
+        chunk
     }
 
     /// The next line of NDJSON; every chunk is one.

@@ -1,5 +1,6 @@
 //! A server on fakes, and clients.
 
+pub(crate) mod described;
 pub(crate) mod http;
 pub(crate) mod socket;
 
@@ -7,7 +8,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use sprite_host::HostOptions;
-use sprite_server::{Api, ServeLimits, ServerConfig, SpriteUrls, UrlScheme, serve_with};
+use sprite_server::{
+    Api, CustomDomains, Front, ServeLimits, ServerConfig, SpriteUrls, UrlKey, UrlScheme, serve_with,
+};
 use sprite_testkit::TestHost;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -20,6 +23,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 pub(crate) struct Server {
     pub(crate) addr: SocketAddr,
     pub(crate) test: TestHost,
+    pub(crate) api: Api,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
@@ -30,22 +34,37 @@ impl Server {
     }
 
     pub(crate) async fn with(options: HostOptions, limits: ServeLimits) -> Self {
+        Self::configured(options, limits, |_| {}).await
+    }
+
+    /// Like [`Server::with`], with other settings of the API.
+    pub(crate) async fn configured(
+        options: HostOptions,
+        limits: ServeLimits,
+        change: impl FnOnce(&mut ServerConfig),
+    ) -> Self {
         let test = TestHost::with(options).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let config = ServerConfig {
+        let mut config = ServerConfig {
             public_base: format!("http://{addr}"),
             sprite_urls: SpriteUrls {
                 scheme: UrlScheme::Http,
                 domain: "sprites.localhost".to_owned(),
                 port: Some(addr.port()),
+                front: Front::Direct,
             },
+            url_key: UrlKey::new([7; UrlKey::LEN]),
+            custom_domains: CustomDomains::Off,
+            url_requests: ServerConfig::URL_REQUESTS,
         };
+        change(&mut config);
         let (stop, stopped) = oneshot::channel::<()>();
         let api = Api::new(test.host.clone(), config);
         let router = api.router();
         let calls = test.host.calls().expect("nobody else takes them");
-        tokio::spawn(async move { api.serve_inside(calls, std::future::pending()).await });
+        let inside = api.clone();
+        tokio::spawn(async move { inside.serve_inside(calls, std::future::pending()).await });
         let task = tokio::spawn(serve_with(listener, router, limits, async {
             // An error means that the test is over.
             let _ = stopped.await;
@@ -53,9 +72,20 @@ impl Server {
         Self {
             addr,
             test,
+            api,
             stop: Some(stop),
             task,
         }
+    }
+
+    /// Another listener of the server, for URLs alone.
+    pub(crate) async fn listen_for_urls(&self) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let router = self.api.url_router();
+        let limits = ServeLimits::default();
+        tokio::spawn(serve_with(listener, router, limits, std::future::pending()));
+        addr
     }
 
     /// A server that takes peers for gone after so much silence.

@@ -1,5 +1,7 @@
 //! A WebSocket client that writes down what it sees.
 
+use std::collections::BTreeSet;
+
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::io::{AsyncWriteExt, BufReader};
@@ -10,6 +12,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
+use super::described::{Channel, STREAMS};
 use super::http::{self, Head};
 use super::{SOON, Server};
 
@@ -33,6 +36,10 @@ pub(crate) struct Ws {
     io: WebSocketStream<TcpStream>,
     pub(crate) head: Head,
     tty: bool,
+    name: &'static str,
+    channel: &'static Channel,
+    /// What the server said, as `channel message` of the description of streams.
+    pub(crate) told: BTreeSet<String>,
 }
 
 impl Server {
@@ -70,10 +77,16 @@ impl Server {
         let read = io.buffer().to_vec();
         let io =
             WebSocketStream::from_partially_read(io.into_inner(), read, Role::Client, None).await;
+        let (name, channel) = STREAMS
+            .at(path, "websocket")
+            .unwrap_or_else(|| panic!("the WebSocket at {path} is not described"));
         Ok(Ws {
             io,
             head,
             tty: path.contains("tty=true"),
+            name,
+            channel,
+            told: BTreeSet::new(),
         })
     }
 }
@@ -121,18 +134,47 @@ impl Ws {
 
     /// The next message as it is.
     pub(crate) async fn raw(&mut self) -> Option<Result<Message, Error>> {
-        timeout(SOON, self.io.next())
+        let message = timeout(SOON, self.io.next())
             .await
-            .expect("a message in time")
+            .expect("a message in time");
+        if let Some(Ok(message)) = &message {
+            self.compare(message);
+        }
+        message
+    }
+
+    /// Whatever a server says is described.
+    fn compare(&mut self, message: &Message) {
+        let told = match message {
+            Message::Text(text) => self.channel.text(text),
+            Message::Binary(bytes) => {
+                let modes: &[&str] = match (self.name, self.tty) {
+                    // There it depends on the operation.
+                    ("control", _) => &["pipes", "terminal", "bytes"],
+                    (_, true) => &["terminal"],
+                    (_, false) => &["pipes"],
+                };
+                self.channel.bytes(bytes, modes)
+            }
+            _ => return,
+        };
+        assert!(
+            !told.is_empty(),
+            "{} says what openapi/streams.json does not tell: {message:?}",
+            self.name
+        );
+        let told = told
+            .iter()
+            .map(|message| format!("{} {message}", self.name));
+        self.told.extend(told);
     }
 
     /// The next message as it is, for a test that stops the clock.
     pub(crate) async fn raw_unlimited(&mut self) -> Message {
-        self.io
-            .next()
-            .await
-            .expect("a message")
-            .expect("an open socket")
+        let message = self.io.next().await;
+        let message = message.expect("a message").expect("an open socket");
+        self.compare(&message);
+        message
     }
 
     /// What the server says next.
@@ -219,6 +261,11 @@ impl Ws {
         let tcp = self.io.into_inner();
         http::fall_silent(&tcp);
         tcp
+    }
+
+    /// Bytes as they are, below any frame.
+    pub(crate) async fn raw_bytes(&mut self, bytes: &[u8]) {
+        self.io.get_mut().write_all(bytes).await.unwrap();
     }
 
     pub(crate) fn into_tcp(self) -> TcpStream {

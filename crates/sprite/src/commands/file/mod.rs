@@ -4,15 +4,15 @@ mod edit;
 mod progress;
 mod pull;
 mod push;
+mod watch;
 
 use clap::Subcommand;
-use sprite_client::{Entry, EntryKind, Fs};
+use sprite_client::{Copied, Entry, EntryKind, Fs, Moved, TransferError};
 
+use self::progress::Progress;
 use crate::context::Context;
 use crate::failure::Failure;
-
-/// Files on their way at once: enough that a slow line is full, few enough that a sprite does other things too.
-const AT_ONCE: usize = 16;
+use crate::show;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -25,6 +25,7 @@ enum FileCommand {
     Push(push::Args),
     Pull(pull::Args),
     Edit(edit::Args),
+    Watch(watch::Args),
 }
 
 /// What all of them are told.
@@ -47,6 +48,7 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Failure> {
         FileCommand::Push(args) => push::run(&args, context).await,
         FileCommand::Pull(args) => pull::run(&args, context).await,
         FileCommand::Edit(args) => edit::run(&args, context).await,
+        FileCommand::Watch(args) => watch::run(&args, context).await,
     }
 }
 
@@ -83,6 +85,54 @@ impl Remote {
             }
             Some(_) | None => Self::Directory,
         })
+    }
+}
+
+/// Tells what was copied: for people, or as JSON for programs.
+fn tell(copied: &Copied, from: &str, to: &str, context: &Context) -> Result<(), Failure> {
+    if context.global.json {
+        let value = serde_json::to_value(copied);
+        return show::json(&value.expect("numbers are JSON"));
+    }
+    let files = match copied.files {
+        1 => "1 file".to_owned(),
+        files => format!("{files} files"),
+    };
+    show::note(&format!(
+        "copied {from} to {to} ({files}, {} bytes)",
+        copied.bytes
+    ));
+    Ok(())
+}
+
+/// What is told while a directory is copied.
+fn hear(progress: &Progress) -> impl Fn(Moved) + Send + Sync + 'static {
+    let progress = progress.clone();
+    move |moved| match moved {
+        Moved::Bytes(bytes) => progress.moved(bytes),
+        Moved::Entry(name) => progress.at(&name),
+        Moved::LeftOut(path) => progress.note(&format!("left out {}", show::plain(&path))),
+        Moved::Padded(path) => progress.note(&format!(
+            "{} got shorter while it was read: the copy ends in zeroes",
+            show::plain(&path)
+        )),
+        _later => {}
+    }
+}
+
+/// Puts into words why a directory was not copied.
+fn failure(error: &TransferError, context: &Context) -> Failure {
+    match error {
+        TransferError::Call(error) => context.failure(error),
+        TransferError::Here { step, path, source } => {
+            let path = path.display().to_string();
+            Failure::caused(format!("cannot {step} {}", show::plain(&path)), source)
+        }
+        TransferError::There(why) => {
+            Failure::new(format!("the sprite cannot go on: {}", show::plain(why)))
+                .hint("add --root to read it as root of the sprite")
+        }
+        other => Failure::new(show::plain(&other.to_string())),
     }
 }
 

@@ -18,7 +18,10 @@ impl Progress {
     /// `bytes` is how many there are to move, if that is known.
     pub(super) fn new(bytes: Option<u64>) -> Self {
         let bar = ProgressBar::with_draw_target(bytes, ProgressDrawTarget::hidden());
-        let style = "{bytes}/{total_bytes} {bytes_per_sec} {eta} {msg}";
+        let style = match bytes {
+            Some(_) => "{bytes}/{total_bytes} {bytes_per_sec} {eta} {msg}",
+            None => "{bytes} {bytes_per_sec} {msg}",
+        };
         let style = ProgressStyle::with_template(style).expect("the template is one");
         Self {
             bar: bar.with_style(style),
@@ -37,6 +40,11 @@ impl Progress {
     /// The name of what is being moved; others are moved at the same time.
     pub(super) fn at(&self, name: &str) {
         self.bar.set_message(crate::show::plain(name));
+    }
+
+    /// Tells something that stays on the screen.
+    pub(super) fn note(&self, text: &str) {
+        self.bar.suspend(|| crate::show::note(text));
     }
 
     pub(super) fn finish(&self) {

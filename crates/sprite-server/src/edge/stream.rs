@@ -1,0 +1,152 @@
+//! A connection to a port of a machine as a stream of bytes.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::FutureExt;
+use sprite_agent_api::link::{LinkError, Receiver, Sender, Stream};
+use sprite_agent_api::tcp;
+use sprite_agent_api::{Frame, FrameKind, MAX_DATA};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_util::sync::ReusableBoxFuture;
+
+use crate::proxy::Counted;
+
+type Received = (Receiver, Result<Option<Frame>, LinkError>);
+
+/// Bytes to and from a port. Dropped before both directions have ended, the connection is reset there.
+pub(super) struct PortStream {
+    next: ReusableBoxFuture<'static, Received>,
+    /// What has arrived and was not read yet.
+    arrived: Bytes,
+    ended: bool,
+    sender: Arc<Sender>,
+    room: ReusableBoxFuture<'static, Result<(), LinkError>>,
+    counted: Counted,
+}
+
+impl PortStream {
+    /// The bytes of a stream on which the machine has connected.
+    pub(super) fn new(stream: Stream, counted: Counted) -> Self {
+        let Stream { sender, receiver } = stream;
+        let sender = Arc::new(sender);
+        Self {
+            next: ReusableBoxFuture::new(receive(receiver)),
+            arrived: Bytes::new(),
+            ended: false,
+            room: ReusableBoxFuture::new(room(sender.clone(), counted.among())),
+            sender,
+            counted,
+        }
+    }
+
+    /// Waits for room, then sends what `fill` lays together.
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        fill: impl FnOnce() -> Bytes,
+    ) -> Poll<io::Result<usize>> {
+        let there = ready!(self.room.poll(cx));
+        self.room
+            .set(room(self.sender.clone(), self.counted.among()));
+        there.map_err(broken)?;
+        let bytes = fill();
+        let n = bytes.len();
+        let frame = Frame::data(FrameKind::Stdin, bytes);
+        let sent = self.sender.send(frame).now_or_never();
+        match sent {
+            Some(sent) => Poll::Ready(sent.map(|()| n).map_err(broken)),
+            // Nobody else sends here, so that what was room still is.
+            None => Poll::Ready(Err(io::ErrorKind::WouldBlock.into())),
+        }
+    }
+}
+
+impl Drop for PortStream {
+    fn drop(&mut self) {
+        // Whoever has said its last word and reads no more is not waited for either: a program could speak for ever.
+        if !self.ended {
+            self.sender.abort();
+        }
+    }
+}
+
+async fn receive(mut receiver: Receiver) -> Received {
+    let received = receiver.recv().await;
+    (receiver, received)
+}
+
+async fn room(sender: Arc<Sender>, among: usize) -> Result<(), LinkError> {
+    sender.room_within(tcp::window(among)).await
+}
+
+fn broken(error: LinkError) -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionReset, error)
+}
+
+impl AsyncRead for PortStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.arrived.is_empty() && !self.ended {
+            let (receiver, received) = ready!(self.next.poll(cx));
+            self.next.set(receive(receiver));
+            match received.map_err(broken)? {
+                Some(frame) if frame.kind == FrameKind::Stdout => self.arrived = frame.payload,
+                // That it broke, behind all that came.
+                Some(_) => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+                None => self.ended = true,
+            }
+        }
+        let n = self.arrived.len().min(buf.remaining());
+        buf.put_slice(&self.arrived[..n]);
+        self.arrived.advance(n);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for PortStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_send(cx, || {
+            Bytes::copy_from_slice(&buf[..buf.len().min(MAX_DATA)])
+        })
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_send(cx, || {
+            let all: usize = bufs.iter().map(|buf| buf.len()).sum();
+            let mut bytes = BytesMut::with_capacity(all.min(MAX_DATA));
+            for buf in bufs {
+                let room = MAX_DATA - bytes.len();
+                bytes.extend_from_slice(&buf[..buf.len().min(room)]);
+            }
+            bytes.freeze()
+        })
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.sender.finish();
+        Poll::Ready(Ok(()))
+    }
+}
