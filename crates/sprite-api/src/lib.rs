@@ -6,6 +6,7 @@
 #![warn(missing_docs)]
 
 pub mod alarm;
+pub mod checkpoint;
 pub mod control;
 pub mod domain;
 pub mod error;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use sprite_types::InstanceId;
 
 use crate::failure::step;
+use crate::process::DIES_WITHIN;
 use crate::{MachineError, Statistics};
 
 const ROOT: &str = "/sys/fs/cgroup";
@@ -24,9 +25,25 @@ const V2: [&str; 3] = ["cpu", "memory", "pids"];
 /// Period of the CPU limit. Source: Documentation/admin-guide/cgroup-v2.rst, default of `cpu.max`.
 const PERIOD_USEC: u64 = 100_000;
 
-/// The kernel takes processes out of a group a moment after they ended, and says so by no event that both
-/// versions have: removal is tried again after each of these pauses.
-const RETRIES_MS: [u64; 9] = [0, 1, 2, 5, 10, 30, 100, 300, 1000];
+/// How long processes may take to stop.
+const FREEZES_WITHIN: Duration = Duration::from_secs(2);
+
+/// Pauses between tries that take this long together; each is twice as long as the one before, up to a fifth of a
+/// second.
+///
+/// The kernel stops processes, and takes ended ones out of a group, a moment after it was asked to, and says so by no
+/// event that both versions have.
+fn pauses(within: Duration) -> impl Iterator<Item = Duration> {
+    let longest = Duration::from_millis(200);
+    let doubled = std::iter::successors(Some(Duration::from_millis(1)), move |pause| {
+        Some((*pause * 2).min(longest))
+    });
+    let mut left = within;
+    std::iter::once(Duration::ZERO).chain(doubled.map_while(move |pause| {
+        left = left.checked_sub(pause)?;
+        Some(pause)
+    }))
+}
 
 /// A part of a machine that has limits of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -307,8 +324,8 @@ impl Cgroups {
         if !frozen {
             return Ok(());
         }
-        for pause in RETRIES_MS {
-            tokio::time::sleep(Duration::from_millis(pause)).await;
+        for pause in pauses(FREEZES_WITHIN) {
+            tokio::time::sleep(pause).await;
             if self.is_frozen(group, part, &file)? {
                 return Ok(());
             }
@@ -317,7 +334,7 @@ impl Cgroups {
         write(&file, off)?;
         Err(MachineError::Timeout {
             step: "freeze the machine".to_owned(),
-            seconds: 2,
+            seconds: FREEZES_WITHIN.as_secs(),
         })
     }
 
@@ -357,8 +374,8 @@ impl Cgroups {
 
     /// Kills whatever is in a machine's groups, and removes them. Idempotent.
     pub(crate) async fn remove(&self, group: &str) -> Result<(), MachineError> {
-        for pause in RETRIES_MS {
-            tokio::time::sleep(Duration::from_millis(pause)).await;
+        for pause in pauses(DIES_WITHIN) {
+            tokio::time::sleep(pause).await;
             for part in Part::ALL {
                 self.procs(group, part)
                     .iter()
@@ -370,7 +387,7 @@ impl Cgroups {
         }
         Err(MachineError::Timeout {
             step: format!("remove the cgroups of machine {group}"),
-            seconds: 2,
+            seconds: DIES_WITHIN.as_secs(),
         })
     }
 

@@ -14,8 +14,9 @@ use tokio::io::unix::AsyncFd;
 use crate::MachineError;
 use crate::failure::step;
 
-/// A killed process takes all of its machine with it in the kernel; that takes moments.
-const DIES_WITHIN: Duration = Duration::from_secs(20);
+/// How long what was killed may take to end. The last process of a machine unmounts its disk, and that waits until all
+/// that was written there is on the host's: gigabytes, on a disk that others use too.
+pub(crate) const DIES_WITHIN: Duration = Duration::from_secs(120);
 
 /// A process of the host, told apart from a later one with the same id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,6 +4,7 @@
 //! (`FromStr`, `TryFrom`, serde) and is trusted from there on.
 #![warn(missing_docs)]
 
+mod checkpoint;
 mod domain;
 mod id;
 mod name;
@@ -13,6 +14,7 @@ mod service;
 mod status;
 mod web_url;
 
+pub use checkpoint::{CheckpointId, CheckpointIdError};
 pub use domain::{CustomDomain, CustomDomainError};
 pub use id::{
     Generation, Incarnation, InstanceId, MachineId, OrgId, ParseIdError, SessionId, SpriteId,
