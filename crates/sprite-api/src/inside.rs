@@ -35,6 +35,13 @@ pub struct UrlPassedOn {
     pub status: String,
 }
 
+/// `POST /v1/checkpoints/{id}/restore`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RestoreBegun {
+    /// For a person.
+    pub message: String,
+}
+
 /// `GET /v1/orgs`: the one organisation whose API the sprite may use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Orgs {

@@ -18,6 +18,7 @@
 #![warn(missing_docs)]
 
 mod alarm;
+mod checkpoint;
 mod domain;
 mod error;
 mod intent;
@@ -35,6 +36,9 @@ mod transition;
 mod usage;
 
 pub use alarm::PutAlarmError;
+pub use checkpoint::{
+    BeginCheckpointError, BeginRestoreError, Checkpoint, Checkpoints, DropCheckpointError, Restore,
+};
 pub use domain::{Domain, MapDomainError};
 pub use error::CatalogError;
 pub use intent::Operation;

@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
@@ -38,6 +38,33 @@ pub(crate) fn publish(file: &File, path: &Path) -> io::Result<Published> {
     }
     sync_parent(path)?;
     Ok(published)
+}
+
+/// Gives a file of [`unnamed`] the name of another, which is gone then, and makes that durable.
+///
+/// # Crash safety
+/// The name leads to the one file or to the other, complete. The new one may be left beside it; the next call and
+/// [`discard_replacement`] remove that.
+pub(crate) fn replace(file: &File, path: &Path) -> io::Result<()> {
+    discard_replacement(path)?;
+    let new = replacement(path);
+    match publish(file, &new)? {
+        Published::Now => {}
+        Published::Before => return Err(io::ErrorKind::AlreadyExists.into()),
+    }
+    std::fs::rename(new, path)?;
+    sync_parent(path)
+}
+
+/// Removes what a [`replace`] left that did not end.
+pub(crate) fn discard_replacement(path: &Path) -> io::Result<()> {
+    remove(&replacement(path))
+}
+
+fn replacement(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    name.into()
 }
 
 /// Who gave a name to the file.

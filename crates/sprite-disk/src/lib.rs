@@ -26,9 +26,10 @@ mod tool;
 
 pub use image::ImageId;
 pub use pool::{
-    Backing, ClosePoolError, CreateDiskError, DeleteDiskError, Goldens, ImportImageError, Layout,
-    ListDisksError, ListImagesError, MeasureError, Obstacle, OpenPoolError, Pool, PoolOptions,
-    Prospect, PurgeError, Shortage, SizedImageError, SnapshotsError, Space, SpriteSpace,
+    Backing, CheckpointError, ClosePoolError, CreateDiskError, DeleteDiskError, Goldens,
+    ImportImageError, Layout, ListDisksError, ListImagesError, MeasureError, Obstacle,
+    OpenPoolError, Pool, PoolOptions, Prospect, PurgeError, Shortage, SizedImageError,
+    SnapshotsError, Space, SpriteSpace,
 };
 pub use progress::{Progress, Silent};
 pub use tool::ToolError;

@@ -5,12 +5,13 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use sprite_catalog::{
-    Catalog, CatalogError, Fence, IfTaken, InsertError, Metered, NewSprite, Operation, Policy,
-    PutAlarmError, PutTaskError, Scope, ServiceChange, ServiceChangeError, Services, Settings,
-    Sprite, Task,
+    BeginCheckpointError, BeginRestoreError, Catalog, CatalogError, Checkpoints,
+    DropCheckpointError, Fence, IfTaken, InsertError, Metered, NewSprite, Operation, Policy,
+    PutAlarmError, PutTaskError, Restore, Scope, ServiceChange, ServiceChangeError, Services,
+    Settings, Sprite, Task,
 };
 use sprite_lifecycle::metering::Reading;
-use sprite_types::{MachineId, OrgId, Policies, SpriteId, SpriteName, TaskName};
+use sprite_types::{CheckpointId, MachineId, OrgId, Policies, SpriteId, SpriteName, TaskName};
 use time::OffsetDateTime;
 
 use crate::fault::Stage;
@@ -69,21 +70,30 @@ macro_rules! on_stage {
 }
 
 on_stage! {
+    abandon_restore[Some(sprite)](sprite: SpriteId, restore: Restore) -> (), CatalogError;
     active_sprites[None]() -> Vec<Sprite>, CatalogError;
     alarmed_sprites[None](now: OffsetDateTime, limit: u32) -> Vec<SpriteId>, CatalogError;
     alarms[Some(sprite)](sprite: SpriteId) -> Vec<OffsetDateTime>, CatalogError;
+    begin_checkpoint[Some(sprite)](sprite: SpriteId, comment: &str, at: OffsetDateTime, limit: u32) -> CheckpointId, BeginCheckpointError;
+    begin_restore[Some(sprite)](sprite: SpriteId, to: CheckpointId, at: OffsetDateTime) -> Restore, BeginRestoreError;
     change_service[Some(sprite)](sprite: SpriteId, change: &ServiceChange, at: OffsetDateTime) -> Services, ServiceChangeError;
+    checkpoints[Some(sprite)](sprite: SpriteId) -> Checkpoints, CatalogError;
     complete_create[Some(sprite)](sprite: SpriteId, fence: Fence, machine: MachineId, at: OffsetDateTime) -> Fence, CatalogError;
     delete_alarms[Some(sprite)](sprite: SpriteId, at: Option<OffsetDateTime>) -> u64, CatalogError;
     delete_sprite[Some(sprite)](sprite: SpriteId, fence: Fence) -> (), CatalogError;
     delete_task[Some(sprite)](sprite: SpriteId, name: &TaskName, now: OffsetDateTime) -> bool, CatalogError;
+    drop_checkpoint[Some(sprite)](sprite: SpriteId, id: CheckpointId) -> (), DropCheckpointError;
     end_alarms[Some(sprite)](sprite: SpriteId, now: OffsetDateTime) -> (), CatalogError;
     enter_cold[Some(sprite)](sprite: SpriteId, fence: Fence, failure: Option<&str>, at: OffsetDateTime, reading: Option<Reading>) -> (), CatalogError;
     enter_warm[Some(sprite)](sprite: SpriteId, fence: Fence, at: OffsetDateTime, reading: Option<Reading>) -> (), CatalogError;
+    finish_restore[Some(sprite)](sprite: SpriteId, restore: Restore, at: OffsetDateTime) -> (), CatalogError;
+    forget_checkpoint[Some(sprite)](sprite: SpriteId, id: CheckpointId) -> (), CatalogError;
     forget_expired_tasks[None](now: OffsetDateTime) -> (), CatalogError;
     forget_machines[None](machines: &[(SpriteId, MachineId)], at: OffsetDateTime) -> (), CatalogError;
     insert_sprite[Some(new.id)](new: &NewSprite, limit: u64) -> Sprite, InsertError;
     intents[None]() -> Vec<(SpriteId, Operation)>, CatalogError;
+    keep_checkpoint[Some(sprite)](sprite: SpriteId, id: CheckpointId, at: OffsetDateTime) -> (), CatalogError;
+    keep_of_restore[Some(sprite)](sprite: SpriteId, restore: Restore, at: OffsetDateTime) -> (), CatalogError;
     last_task_end[Some(sprite)](sprite: SpriteId) -> Option<OffsetDateTime>, CatalogError;
     leave_rest[Some(sprite)](sprite: SpriteId, fence: Fence, machine: MachineId, at: OffsetDateTime) -> Fence, CatalogError;
     mark_destroyed[Some(sprite)](sprite: SpriteId, fence: Fence, at: OffsetDateTime) -> (), CatalogError;
@@ -94,6 +104,8 @@ on_stage! {
     put_task[Some(sprite)](sprite: SpriteId, task: &Task, if_taken: IfTaken, limit: u32) -> Task, PutTaskError;
     record_failure[Some(sprite)](sprite: SpriteId, fence: Fence, failure: &str) -> (), CatalogError;
     record_usage[None](readings: &[(SpriteId, Reading)], at: OffsetDateTime) -> (), CatalogError;
+    restore_under_way[Some(sprite)](sprite: SpriteId) -> Option<Restore>, CatalogError;
+    restores[None]() -> Vec<SpriteId>, CatalogError;
     services[Some(sprite)](sprite: SpriteId) -> Services, CatalogError;
     set_policy[Some(sprite)](sprite: SpriteId, policy: &Policy, at: OffsetDateTime) -> bool, CatalogError;
     sprite[Some(sprite)](sprite: SpriteId) -> Option<Sprite>, CatalogError;
@@ -103,6 +115,7 @@ on_stage! {
     sprites_with_tasks[None](now: OffsetDateTime) -> Vec<SpriteId>, CatalogError;
     task[Some(sprite)](sprite: SpriteId, name: &TaskName, now: OffsetDateTime) -> Option<Task>, CatalogError;
     tasks[Some(sprite)](sprite: SpriteId, now: OffsetDateTime) -> Vec<Task>, CatalogError;
+    unfinished_checkpoints[None]() -> Vec<(SpriteId, CheckpointId)>, CatalogError;
     update_sprite[Some(sprite)](sprite: SpriteId, settings: &Settings, at: OffsetDateTime) -> Option<Sprite>, CatalogError;
     usage[Some(sprite)](sprite: SpriteId, now: OffsetDateTime) -> Option<Metered>, CatalogError;
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use sprite_types::SpriteId;
+use sprite_types::{CheckpointId, SpriteId};
 
 /// A failure of the pool.
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +90,32 @@ pub trait Disks: Send + Sync + 'static {
     /// It is where it was.
     async fn set_memory_aside(&self, sprite: SpriteId) -> Result<(), DiskError>;
 
-    /// Deletes a sprite's disk, its memory and all that making them left. Idempotent.
+    /// Keeps the state of a sprite's disk as it is now, as if the power had been cut. Idempotent: one of that name that
+    /// is complete stays as it is.
+    ///
+    /// # Errors
+    /// There is no such checkpoint.
+    ///
+    /// # Crash safety
+    /// It is durable when this returns. Before, it exists complete or not at all.
+    async fn checkpoint(&self, sprite: SpriteId, id: CheckpointId) -> Result<(), DiskError>;
+
+    /// Gives a sprite's disk, which nothing uses, the state of a checkpoint.
+    ///
+    /// # Errors
+    /// The disk is as it was, or has the checkpoint's state.
+    ///
+    /// # Crash safety
+    /// It has the checkpoint's state for good when this returns. Before, it is as it was or has that state.
+    async fn restore(&self, sprite: SpriteId, to: CheckpointId) -> Result<(), DiskError>;
+
+    /// Deletes a checkpoint. Idempotent.
+    ///
+    /// # Errors
+    /// It may still be there; calling again tries again.
+    async fn delete_checkpoint(&self, sprite: SpriteId, id: CheckpointId) -> Result<(), DiskError>;
+
+    /// Deletes a sprite's disk, its memory, its checkpoints and all that making them left. Idempotent.
     ///
     /// # Errors
     /// Something could not be deleted; calling again tries again.

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use sprite_catalog::CatalogError;
+use sprite_catalog::{CatalogError, DropCheckpointError};
 use sprite_types::{
-    CustomDomain, DriverKind, Label, OrgId, ResourcesError, SpriteId, SpriteName, TaskName,
+    CheckpointId, CustomDomain, DriverKind, Label, OrgId, ResourcesError, SpriteId, SpriteName,
+    TaskName,
 };
 
 use crate::disks::DiskError;
@@ -316,6 +317,109 @@ pub enum RestartError {
     /// The catalog could not be read.
     #[error("look the sprite up")]
     Catalog(#[from] CatalogError),
+}
+
+/// Why there is no checkpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// There is no such sprite (any more).
+    #[error("sprite does not exist")]
+    NotFound,
+    /// The comment is too long.
+    #[error("the comment has {bytes} bytes, and may have 1024")]
+    Comment {
+        /// How long it is.
+        bytes: usize,
+    },
+    /// The sprite has as many as it may.
+    #[error("sprite has {limit} checkpoints, which is its limit")]
+    TooMany {
+        /// The limit.
+        limit: u32,
+    },
+    /// The sprite could not be woken, which was just falling asleep.
+    #[error("wake the sprite")]
+    Wake(#[from] WakeError),
+    /// What the sprite has in memory could not be written out.
+    #[error("{cause}")]
+    Failed {
+        /// Which step, and what was said.
+        cause: String,
+    },
+    /// The disk could not be cloned.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The host shuts down. There may be a checkpoint.
+    #[error("host shuts down")]
+    Closing,
+    /// The catalog could not be read or written. There may be a checkpoint.
+    #[error("record the checkpoint")]
+    Catalog(#[source] CatalogError),
+}
+
+/// Why a checkpoint stays.
+#[derive(Debug, thiserror::Error)]
+pub enum DeleteCheckpointError {
+    /// The sprite has no such checkpoint.
+    #[error("sprite has no checkpoint {id}")]
+    NotFound {
+        /// What was asked for.
+        id: CheckpointId,
+    },
+    /// The disk as it is now goes back to it.
+    #[error("the sprite stands on checkpoint {id}")]
+    InUse {
+        /// What was asked for.
+        id: CheckpointId,
+    },
+    /// The catalog could not be read or written.
+    #[error("delete the checkpoint")]
+    Catalog(#[from] CatalogError),
+}
+
+impl From<DropCheckpointError> for DeleteCheckpointError {
+    fn from(error: DropCheckpointError) -> Self {
+        match error {
+            DropCheckpointError::NotFound(id) => Self::NotFound { id },
+            DropCheckpointError::InUse(id) => Self::InUse { id },
+            DropCheckpointError::Catalog(error) => Self::Catalog(error),
+        }
+    }
+}
+
+/// Why a sprite was not brought back to a checkpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The sprite has no such checkpoint. Nothing was changed.
+    #[error("sprite has no checkpoint {id}")]
+    NotFound {
+        /// What was asked for.
+        id: CheckpointId,
+    },
+    /// Another restore has not ended. Nothing was changed.
+    #[error("the sprite is being restored to {to}")]
+    UnderWay {
+        /// Where that leads.
+        to: CheckpointId,
+    },
+    /// The sprite could not be stopped or started. It is announced, and the sprite's next start does it.
+    #[error("{cause}; the sprite's next start restores it")]
+    Later {
+        /// Which step, and what was said.
+        cause: String,
+    },
+    /// It could not be done, or the sprite could not be started with that state.
+    #[error("{cause}")]
+    Failed {
+        /// Which step, and what was said.
+        cause: String,
+    },
+    /// The host shuts down. If it is announced, the next start does it.
+    #[error("host shuts down")]
+    Closing,
+    /// The catalog could not be read or written.
+    #[error("record the restore")]
+    Catalog(#[source] CatalogError),
 }
 
 /// Why a policy is not in force.

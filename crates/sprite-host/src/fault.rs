@@ -66,6 +66,22 @@ pub enum FaultPoint {
     PolicyEnforced,
     /// Services: stored, and the agent does not know.
     ServiceStored,
+    /// Checkpoint: its number is given, nothing else exists.
+    CheckpointAnnounced,
+    /// Checkpoint: the disk is cloned, and nothing counts on that.
+    CheckpointCloned,
+    /// Checkpoint: recorded, nobody knows.
+    CheckpointCommitted,
+    /// Checkpoint: it goes, its file is still there.
+    CheckpointDropped,
+    /// Restore: announced, nothing is changed.
+    RestoreAnnounced,
+    /// Restore: the disk as it is is kept.
+    RestoreKept,
+    /// Restore: the disk has the checkpoint's state, and that is not recorded.
+    RestoreSwapped,
+    /// Restore: recorded, no machine runs yet.
+    RestoreCommitted,
     /// Recovery: rows of machines that are gone were set to cold.
     RecoverRows,
     /// Recovery: machines that belong to no sprite are ended.

@@ -4,21 +4,26 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
-use sprite_catalog::{Catalog, IfTaken, Policy, Scope, Settings, Sprite, StatusCounts, Task};
+use sprite_catalog::{
+    Catalog, Checkpoint, Checkpoints, IfTaken, Policy, Scope, Settings, Sprite, StatusCounts, Task,
+};
 use sprite_machine::MachineDriver;
-use sprite_types::{Label, MachineId, OrgId, OrgSlug, SpriteId, SpriteName, TaskName, TokenId};
+use sprite_types::{
+    CheckpointId, Label, MachineId, OrgId, OrgSlug, SpriteId, SpriteName, TaskName, TokenId,
+};
 use tokio::sync::oneshot;
 
 use crate::actor;
 use crate::awake::Awake;
 use crate::calls::Calls;
 use crate::check;
+use crate::checkpoints::{self, Restoring};
 use crate::create;
 use crate::disks::Disks;
 use crate::error::{
-    AuthError, CheckError, CreateError, DestroyError, ListError, LookupError, OpenError,
-    OrganisationError, PolicyError, PutTaskError, RestartError, SleepError, TaskError, TokenError,
-    UpdateError, UsageError, WakeError,
+    AuthError, CheckError, CheckpointError, CreateError, DeleteCheckpointError, DestroyError,
+    ListError, LookupError, OpenError, OrganisationError, PolicyError, PutTaskError, RestartError,
+    RestoreError, SleepError, TaskError, TokenError, UpdateError, UsageError, WakeError,
 };
 use crate::options::HostOptions;
 use crate::policy::{self, PolicyView};
@@ -298,6 +303,64 @@ impl Host {
     /// See [`RestartError`].
     pub async fn upgrade(&self, sprite: SpriteId) -> Result<bool, RestartError> {
         upgrade::upgrade(self, sprite).await
+    }
+
+    /// Keeps the state of a sprite's disk, running or not, as a checkpoint. Stops nothing and wakes nothing. What was
+    /// written before it began is in it.
+    ///
+    /// # Errors
+    /// There is no checkpoint, unless the error says otherwise.
+    ///
+    /// # Cancel safety
+    /// Cancelled, it is made all the same.
+    ///
+    /// # Crash safety
+    /// After a crash it is there complete or not at all.
+    pub async fn checkpoint(
+        &self,
+        sprite: SpriteId,
+        comment: String,
+    ) -> Result<Checkpoint, CheckpointError> {
+        checkpoints::create(self.shared(), sprite, comment).await
+    }
+
+    /// The checkpoints of a sprite. Does not wake it.
+    ///
+    /// # Errors
+    /// The catalog cannot be read.
+    pub async fn checkpoints(&self, sprite: SpriteId) -> Result<Checkpoints, LookupError> {
+        checkpoints::list(self.shared(), sprite).await
+    }
+
+    /// Deletes a checkpoint. Does not wake the sprite.
+    ///
+    /// # Errors
+    /// See [`DeleteCheckpointError`].
+    pub async fn delete_checkpoint(
+        &self,
+        sprite: SpriteId,
+        id: CheckpointId,
+    ) -> Result<(), DeleteCheckpointError> {
+        checkpoints::delete(self.shared(), sprite, id).await
+    }
+
+    /// Begins to bring a sprite back to a checkpoint: its machine is ended in order, the state of its disk kept as an
+    /// automatic checkpoint, and a machine booted with that of the checkpoint. Memory of a sprite that sleeps is gone.
+    ///
+    /// # Errors
+    /// See [`RestoreError`].
+    ///
+    /// # Cancel safety
+    /// Cancelled, the restore goes on.
+    ///
+    /// # Crash safety
+    /// Once announced it is carried out, by this process or the next.
+    pub async fn restore(
+        &self,
+        sprite: SpriteId,
+        to: CheckpointId,
+    ) -> Result<Restoring, RestoreError> {
+        checkpoints::restore(self.shared(), sprite, to).await
     }
 
     /// How a sprite is. Never wakes it.

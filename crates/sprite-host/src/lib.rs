@@ -5,7 +5,7 @@
 //! and nothing else; one that is active has a task (`actor`), which alone owns its machine and its disk.
 //! Everybody else sends the task requests through its bounded mailbox. What comes next is decided by the pure
 //! `sprite-lifecycle`; how it is done stands in one file per operation: `create`, `wake`, `sleep`, `stop`,
-//! `destroy`, `recover`, `policy`, `upgrade`. What a sprite asks for from inside is in `calls`, `tasks` and
+//! `destroy`, `recover`, `policy`, `upgrade`, `checkpoints`. What a sprite asks for from inside is in `calls`, `tasks` and
 //! `alarms`; what it used, in `usage`.
 //!
 //! # What is durable when
@@ -22,6 +22,7 @@ mod books;
 mod called;
 mod calls;
 mod check;
+mod checkpoints;
 mod context;
 mod create;
 mod destroy;
@@ -56,12 +57,14 @@ mod watch;
 pub use alarms::AlarmError;
 pub use awake::Awake;
 pub use calls::{Call, CallStream, Calls, Pace};
+pub use checkpoints::{LONGEST_COMMENT, MOST_CHECKPOINTS, Restoring};
 pub use disks::{DiskError, DiskUsage, Disks};
 pub use domains::MOST_DOMAINS;
 pub use error::{
-    AuthError, CheckError, CreateError, DestroyError, DomainError, EnvironmentError, ListError,
-    LookupError, OpenError, OrganisationError, PolicyError, PutTaskError, RestartError, SleepError,
-    TaskError, TokenError, UpdateError, UsageError, WakeError,
+    AuthError, CheckError, CheckpointError, CreateError, DeleteCheckpointError, DestroyError,
+    DomainError, EnvironmentError, ListError, LookupError, OpenError, OrganisationError,
+    PolicyError, PutTaskError, RestartError, RestoreError, SleepError, TaskError, TokenError,
+    UpdateError, UsageError, WakeError,
 };
 pub use fault::{FaultPoint, Faults, Stage};
 pub use host::Host;
@@ -73,9 +76,9 @@ pub use sprite::{
     Check, CheckStatus, ListQuery, NewSprite, Organisation, Page, Principal, ResourceRequest, Who,
 };
 pub use sprite_catalog::{
-    Catalog, CatalogError, Connections, Domain, IdleTimeout, Idleness, IfTaken, Policy,
-    PrivateAccess, Scope, Service, ServiceChange, ServiceChangeError, Services, Settings as Change,
-    Sprite, StatusCounts as Counts, Task, UrlAuth,
+    Catalog, CatalogError, Checkpoint, Checkpoints, Connections, Domain, IdleTimeout, Idleness,
+    IfTaken, Policy, PrivateAccess, Scope, Service, ServiceChange, ServiceChangeError, Services,
+    Settings as Change, Sprite, StatusCounts as Counts, Task, UrlAuth,
 };
 pub use sprite_lifecycle::Hold;
 pub use sprite_lifecycle::metering::Usage;

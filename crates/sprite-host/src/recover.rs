@@ -8,7 +8,8 @@
 //! 3. Disks without a row are deleted.
 //! 4. What was announced and not finished gets a task that finishes it: sprites with an intent are destroyed,
 //!    running machines adopted; frozen ones just kept.
-//! 5. Sprites with a task of their own that has not expired are woken: they were promised to stay awake. Alarms ring
+//! 5. Checkpoints that were cut off are removed, and restores that were are gone on with.
+//! 6. Sprites with a task of their own that has not expired are woken: they were promised to stay awake. Alarms ring
 //!    from now on, first those that were due meanwhile.
 //!
 //! Every step can be done twice, so a crash in here needs nothing else than the next start.
@@ -26,6 +27,7 @@ use sprite_types::{DriverKind, SpriteId, SpriteStatus};
 use crate::actor;
 use crate::alarms;
 use crate::called;
+use crate::checkpoints;
 use crate::context::{Context, describe};
 use crate::enforce;
 use crate::error::OpenError;
@@ -89,6 +91,7 @@ pub(crate) async fn recover(shared: &Arc<Shared>) -> Result<(), OpenError> {
         };
         actor::resume(Context::new(shared.clone(), sprite, machine), beginning);
     }
+    checkpoints::sweep(shared).await?;
     tasks::wake_all(shared).await?;
     shared.spawn(alarms::ring(shared.clone()));
     shared.spawn(called::answer(shared.clone()));

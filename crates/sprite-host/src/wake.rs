@@ -1,6 +1,6 @@
 //! Waking a sprite: booting a machine, or thawing the one it has. Its memory is loaded in [`crate::load`].
 //!
-//! Boot: announce (commit: running, next incarnation, the machine's id) → start → clock → environment → awake.
+//! Boot: put a checkpoint on the disk, if one is to be restored → announce (commit: running, next incarnation, the machine's id) → start → clock → environment → awake.
 //! Thaw: announce → thaw → awake.
 //! The announcement is durable before anything runs. If a boot fails after it, the machine is ended and the row
 //! goes back to cold; if the process dies, the next start finds the machine, or none, and does the same.
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::agent;
+use crate::checkpoints;
 use crate::context::{Context, as_before, describe};
 use crate::enforce::{self, EnforceError};
 use crate::fault::FaultPoint;
@@ -34,6 +35,7 @@ pub(crate) async fn boot(ctx: &mut Context) -> Result<(), Fault> {
     check_driver(ctx)?;
     let turn = shared.boots.acquire().await;
     debug_assert!(turn.is_ok(), "nobody closes it");
+    checkpoints::carry_out(ctx).await?;
     announce(ctx).await?;
     ctx.life += 1;
     ctx.fault(FaultPoint::WakeCommitted).await;

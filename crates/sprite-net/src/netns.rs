@@ -10,7 +10,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rustix::io::Errno;
-use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
+use rustix::mount::{
+    MountPropagationFlags, UnmountFlags, mount_bind, mount_bind_recursive, mount_change, unmount,
+};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 use tokio::sync::oneshot;
 
@@ -99,11 +101,12 @@ pub(crate) fn open(path: &Path) -> io::Result<Option<OwnedFd>> {
 /// It stays when we go, as it does after `ip netns`: others may use it. Under the host's lock.
 pub(crate) fn prepare_directory() -> io::Result<()> {
     fs::create_dir_all(NETNS_DIR)?;
-    let mounted = fs::read_to_string("/proc/self/mountinfo")?
+    // The thread's own: threads may stand in mount namespaces of their own.
+    let mounted = fs::read_to_string("/proc/thread-self/mountinfo")?
         .lines()
         .any(|line| line.split(' ').nth(4) == Some(NETNS_DIR));
     if !mounted {
-        mount_bind(NETNS_DIR, NETNS_DIR)?;
+        mount_bind_recursive(NETNS_DIR, NETNS_DIR)?;
         mount_change(NETNS_DIR, MountPropagationFlags::SHARED)?;
     }
     Ok(())

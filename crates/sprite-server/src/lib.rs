@@ -19,6 +19,7 @@ mod answer;
 mod auth;
 mod body;
 mod browsers;
+mod checkpoints;
 mod config;
 mod connection;
 mod control;
@@ -44,7 +45,6 @@ mod sleep;
 mod sprites;
 mod streams;
 mod tasks;
-mod unsupported;
 mod usage;
 mod ws;
 

@@ -80,16 +80,6 @@ impl Problem {
         Self::new(ErrorKind::NotFound, format!("session not found: {id}"))
     }
 
-    pub(crate) fn unsupported(operation: &str, driver: DriverKind) -> Self {
-        let mut problem = Self::new(
-            ErrorKind::Unsupported,
-            format!("this server does not do {operation} on the {driver} driver"),
-        );
-        problem.body.operation = Some(operation.to_owned());
-        problem.body.driver = Some(driver.to_string());
-        problem
-    }
-
     /// More than the walls of a driver give.
     fn not_given(message: String, driver: DriverKind) -> Self {
         let mut problem = Self::new(ErrorKind::Unsupported, message);

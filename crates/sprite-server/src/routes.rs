@@ -8,7 +8,7 @@ use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, delete, get, post, put};
+use axum::routing::{delete, get, post, put};
 use sprite_api::{ErrorBody, ErrorKind, VERSION_HEADER};
 use sprite_host::{Calls, Host};
 use sprite_types::RUNTIME_VERSION;
@@ -23,8 +23,8 @@ use crate::problem::Problem;
 use crate::proxy::{self, Proxies};
 use crate::sprites::{change, create, list, show, upkeep};
 use crate::{
-    answer, auth, control, domains, fs, inside, organization, policy, ports, services, tasks,
-    unsupported, usage,
+    answer, auth, checkpoints, control, domains, fs, inside, organization, policy, ports, services,
+    tasks, usage,
 };
 
 /// What every handler has.
@@ -106,7 +106,7 @@ fn router(app: App) -> Router {
 /// All routes, for requests of which is known whose they are.
 pub(crate) fn behind_the_check(app: App) -> Router {
     let sprite = "/v1/sprites/{name}";
-    let mut router = Router::new()
+    let router = Router::new()
         .route("/healthz", get(health))
         .route("/openapi.json", get(openapi::show))
         .route("/streams.json", get(openapi::show_streams))
@@ -187,6 +187,16 @@ pub(crate) fn behind_the_check(app: App) -> Router {
             &format!("{sprite}/services/{{service}}/logs"),
             get(services::logs),
         )
+        .route(&format!("{sprite}/checkpoint"), post(checkpoints::create))
+        .route(&format!("{sprite}/checkpoints"), get(checkpoints::list))
+        .route(
+            &format!("{sprite}/checkpoints/{{id}}"),
+            get(checkpoints::show).delete(checkpoints::delete),
+        )
+        .route(
+            &format!("{sprite}/checkpoints/{{id}}/restore"),
+            post(checkpoints::restore),
+        )
         .route(&format!("{sprite}/domains"), get(domains::list))
         .route(
             &format!("{sprite}/domains/{{domain}}"),
@@ -200,9 +210,6 @@ pub(crate) fn behind_the_check(app: App) -> Router {
             &format!("{sprite}/tasks/{{task}}"),
             get(tasks::show).put(tasks::put_named).delete(tasks::delete),
         );
-    for (path, _) in unsupported::PATHS {
-        router = router.route(&format!("{sprite}{path}"), any(unsupported::refuse));
-    }
     router
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use sprite_host::{DiskError, DiskUsage, Disks};
-use sprite_types::SpriteId;
+use sprite_types::{CheckpointId, SpriteId};
 use tempfile::TempDir;
 
 use crate::switch::{Chance, Held, Shared, Step};
@@ -19,6 +19,7 @@ pub struct FakeDisks {
     /// The sprites that have one, in the order in which these were made.
     made: Mutex<Vec<SpriteId>>,
     snapshots: TempDir,
+    checkpoints: TempDir,
     switches: Shared,
     /// What the image needs, in GB.
     smallest_gb: AtomicU32,
@@ -31,6 +32,7 @@ impl Default for FakeDisks {
             dir: directory("make a directory for disks"),
             made: Mutex::default(),
             snapshots: directory("make a directory for memory"),
+            checkpoints: directory("make a directory for checkpoints"),
             switches: Shared::default(),
             smallest_gb: AtomicU32::new(1),
         }
@@ -67,6 +69,22 @@ impl FakeDisks {
 
     fn made(&self) -> MutexGuard<'_, Vec<SpriteId>> {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes to a disk, as what runs in a machine does.
+    pub fn write(&self, sprite: SpriteId, text: &str) {
+        fs::write(self.path(sprite), text).expect("write to a disk");
+    }
+
+    /// What is on a sprite's disk, or in a checkpoint of it.
+    #[must_use]
+    pub fn state(&self, sprite: SpriteId, of: Option<CheckpointId>) -> Option<String> {
+        let path = of.map_or_else(|| self.path(sprite), |id| self.checkpoint_path(sprite, id));
+        fs::read_to_string(path).ok()
+    }
+
+    fn checkpoint_path(&self, sprite: SpriteId, id: CheckpointId) -> PathBuf {
+        self.checkpoints.path().join(format!("{sprite}.{id}"))
     }
 
     fn memory(&self, sprite: SpriteId) -> PathBuf {
@@ -165,6 +183,36 @@ impl Disks for FakeDisks {
             .map_err(|error| Self::failed("set memory aside", error))
     }
 
+    async fn checkpoint(&self, sprite: SpriteId, id: CheckpointId) -> Result<(), DiskError> {
+        let fail = |source| Self::failed("make a checkpoint", source);
+        let passed = self.switches.pass(Step::Checkpoint, sprite).await;
+        passed.map_err(fail)?;
+        let path = self.checkpoint_path(sprite, id);
+        if path.exists() {
+            return Ok(());
+        }
+        fs::copy(self.path(sprite), path).map(drop).map_err(fail)
+    }
+
+    async fn restore(&self, sprite: SpriteId, to: CheckpointId) -> Result<(), DiskError> {
+        let fail = |source| Self::failed("restore a checkpoint", source);
+        let passed = self.switches.pass(Step::Restore, sprite).await;
+        passed.map_err(fail)?;
+        fs::copy(self.checkpoint_path(sprite, to), self.path(sprite))
+            .map(drop)
+            .map_err(fail)
+    }
+
+    async fn delete_checkpoint(&self, sprite: SpriteId, id: CheckpointId) -> Result<(), DiskError> {
+        let fail = |source| Self::failed("delete a checkpoint", source);
+        let passed = self.switches.pass(Step::DeleteCheckpoint, sprite).await;
+        passed.map_err(fail)?;
+        match fs::remove_file(self.checkpoint_path(sprite, id)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.map_err(fail),
+        }
+    }
+
     async fn delete(&self, sprite: SpriteId) -> Result<(), DiskError> {
         let fail = |source| Self::failed("delete a disk", source);
         self.switches
@@ -172,6 +220,13 @@ impl Disks for FakeDisks {
             .await
             .map_err(fail)?;
         self.forget_memory(sprite).await?;
+        let of_it = format!("{sprite}.");
+        for file in fs::read_dir(self.checkpoints.path()).map_err(fail)? {
+            let file = file.map_err(fail)?;
+            if file.file_name().to_string_lossy().starts_with(&of_it) {
+                fs::remove_file(file.path()).map_err(fail)?;
+            }
+        }
         self.made().retain(|made| *made != sprite);
         match fs::remove_file(self.path(sprite)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -42,6 +42,12 @@ pub enum Step {
     CreateDiskFull,
     /// A disk is deleted.
     DeleteDisk,
+    /// The state of a disk is kept.
+    Checkpoint,
+    /// A disk gets the state of a checkpoint.
+    Restore,
+    /// A checkpoint is deleted.
+    DeleteCheckpoint,
     /// Memory that was written is deleted.
     ForgetMemory,
     /// Memory that cannot be used is put aside.

@@ -43,7 +43,10 @@ impl FromStr for CheckpointId {
     fn from_str(text: &str) -> Result<Self, CheckpointIdError> {
         let (digits, of): (&str, fn(u32) -> Self) = match text.strip_prefix("auto-") {
             Some(digits) => (digits, Self::Automatic),
-            None => (text.strip_prefix('v').ok_or(CheckpointIdError)?, Self::Asked),
+            None => (
+                text.strip_prefix('v').ok_or(CheckpointIdError)?,
+                Self::Asked,
+            ),
         };
         // One name for each: neither `v01` nor `v+1`.
         let plain = digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.starts_with('0');
@@ -69,10 +72,27 @@ mod tests {
             assert_eq!(id.to_string(), text);
         }
         for text in [
-            "", "v", "v0", "v01", "v+1", "V1", "1", "auto-", "auto-0", "v-1", "v4294967296",
-            "Current", "../v1", "v1/", "v1 ",
+            "",
+            "v",
+            "v0",
+            "v01",
+            "v+1",
+            "V1",
+            "1",
+            "auto-",
+            "auto-0",
+            "v-1",
+            "v4294967296",
+            "Current",
+            "../v1",
+            "v1/",
+            "v1 ",
         ] {
-            assert_eq!(text.parse::<CheckpointId>(), Err(CheckpointIdError), "{text}");
+            assert_eq!(
+                text.parse::<CheckpointId>(),
+                Err(CheckpointIdError),
+                "{text}"
+            );
         }
     }
 }

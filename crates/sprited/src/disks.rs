@@ -5,9 +5,9 @@ use std::io;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use sprite_disk::{CreateDiskError, ImageId, Pool, SizedImageError};
+use sprite_disk::{CheckpointError, CreateDiskError, ImageId, Pool, SizedImageError};
 use sprite_host::{DiskError, DiskUsage, Disks};
-use sprite_types::SpriteId;
+use sprite_types::{CheckpointId, SpriteId};
 use tokio::sync::Semaphore;
 
 /// The disks of a pool.
@@ -112,9 +112,41 @@ impl Disks for PoolDisks {
         .await
     }
 
+    async fn checkpoint(&self, sprite: SpriteId, id: CheckpointId) -> Result<(), DiskError> {
+        let name = format!("make checkpoint {id} of {sprite}");
+        let pool = self.pool.clone();
+        let made = tokio::task::spawn_blocking(move || pool.create_checkpoint(sprite, id)).await;
+        match made.map_err(|error| step(name.clone())(io::Error::other(error)))? {
+            Ok(()) => Ok(()),
+            Err(CheckpointError::Full(_)) => Err(DiskError::Full { step: name }),
+            Err(error @ CheckpointError::Step { .. }) => Err(step(name)(error)),
+        }
+    }
+
+    async fn restore(&self, sprite: SpriteId, to: CheckpointId) -> Result<(), DiskError> {
+        let pool = self.pool.clone();
+        blocking(format!("restore checkpoint {to} of {sprite}"), move || {
+            pool.restore_checkpoint(sprite, to)
+        })
+        .await
+    }
+
+    async fn delete_checkpoint(&self, sprite: SpriteId, id: CheckpointId) -> Result<(), DiskError> {
+        let pool = self.pool.clone();
+        blocking(format!("delete checkpoint {id} of {sprite}"), move || {
+            pool.delete_checkpoint(sprite, id)
+        })
+        .await
+    }
+
     async fn delete(&self, sprite: SpriteId) -> Result<(), DiskError> {
         // The disk goes last: as long as it is there, the rest is found.
         self.forget_memory(sprite).await?;
+        let pool = self.pool.clone();
+        blocking(format!("delete the checkpoints of {sprite}"), move || {
+            pool.delete_checkpoints(sprite)
+        })
+        .await?;
         let pool = self.pool.clone();
         blocking(format!("delete the disk of {sprite}"), move || {
             pool.delete_disk(sprite)

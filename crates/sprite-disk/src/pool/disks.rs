@@ -129,7 +129,9 @@ impl Pool {
     /// The disk is gone for good when this returns.
     pub fn delete_disk(&self, sprite: SpriteId) -> Result<(), DeleteDiskError> {
         let path = self.disk_path(sprite);
-        durable::remove(&path).map_err(|source| DeleteDiskError { path, source })
+        durable::discard_replacement(&path)
+            .and_then(|()| durable::remove(&path))
+            .map_err(|source| DeleteDiskError { path, source })
     }
 
     /// The sprites that have a disk, in no order. Files that we did not make are left out.

@@ -8,12 +8,13 @@
 //! DIR/pool/disks/SPRITE.ext4    one disk for each sprite
 //! DIR/pool/snapshots/SPRITE/    the memory of a sprite that sleeps without a machine
 //! DIR/pool/golden/NAME/         memories that machines begin with
-//! DIR/pool/checkpoints/         points that users can go back to
+//! DIR/pool/checkpoints/SPRITE/  states of a disk that its sprite can go back to
 //! ```
 //!
 //! Order and consistency: every file appears under its name complete and durable, or not at all. The mount stays
 //! when the process dies, because machines may still run on it; the next [`Pool::open`] finds it.
 
+mod checkpoints;
 mod disks;
 mod golden;
 mod images;
@@ -28,6 +29,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+pub use checkpoints::CheckpointError;
 pub use disks::{CreateDiskError, DeleteDiskError, ListDisksError};
 pub use golden::Goldens;
 pub use images::{ImportImageError, ListImagesError, SizedImageError};

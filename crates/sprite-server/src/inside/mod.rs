@@ -8,6 +8,7 @@
 //! Source: behaviour reference §1.13.
 
 pub(crate) mod browser;
+pub(crate) mod checkpoints;
 pub(crate) mod orgs;
 mod serve;
 pub(crate) mod services;
@@ -57,19 +58,11 @@ impl FromRequestParts<App> for Me {
     }
 }
 
-/// Operations that programs inside know and this server does not do, by their paths.
-const UNSUPPORTED: [(&str, &str); 4] = [
-    ("/v1/checkpoint", "checkpoint.create"),
-    ("/v1/checkpoints", "checkpoint.list"),
-    ("/v1/checkpoints/{id}", "checkpoint"),
-    ("/v1/checkpoints/{id}/restore", "checkpoint.restore"),
-];
-
 fn router(app: App) -> Router {
     let public = routes::behind_the_check(app.clone());
     let pass =
         move |app: State<App>, me: Me, request: Request| orgs::pass(app, me, public, request);
-    let mut router = Router::new()
+    let router = Router::new()
         .route("/openapi.json", get(openapi::show_inside))
         .route("/info", get(info))
         .route("/v1/usage", get(usage))
@@ -89,6 +82,13 @@ fn router(app: App) -> Router {
         .route("/v1/services/{service}/start", post(services::start))
         .route("/v1/services/{service}/stop", post(services::stop))
         .route("/v1/services/{service}/restart", post(services::restart))
+        .route("/v1/checkpoint", post(checkpoints::create))
+        .route("/v1/checkpoints", get(checkpoints::list))
+        .route(
+            "/v1/checkpoints/{id}",
+            get(checkpoints::show).delete(checkpoints::delete),
+        )
+        .route("/v1/checkpoints/{id}/restore", post(checkpoints::restore))
         .route(
             "/v1/wake",
             get(wake::list).post(wake::create).delete(wake::delete),
@@ -99,11 +99,6 @@ fn router(app: App) -> Router {
         .route("/v1/browser", post(browser::open))
         .route("/v1/orgs", get(orgs::list))
         .route("/v1/orgs/{*rest}", any(pass));
-    for (path, operation) in UNSUPPORTED {
-        let refuse =
-            move |Me(sprite): Me| async move { Problem::unsupported(operation, sprite.driver) };
-        router = router.route(path, any(refuse));
-    }
     let counted = (app.metrics.clone(), Surface::Inside);
     router
         .fallback(no_route)

@@ -342,33 +342,6 @@ async fn every_answer_tells_the_version() {
     assert_eq!(organization["organization"]["sprites"], 1);
 }
 
-/// "Nothing is faked": what is not done yet says so, and only of sprites that exist.
-#[tokio::test]
-async fn what_is_not_done_says_so() {
-    let server = Server::with_sprite().await;
-    for (method, path, operation) in [
-        ("POST", "checkpoint", "checkpoint.create"),
-        ("GET", "checkpoints", "checkpoint.list"),
-    ] {
-        let answer = server
-            .request(method, &format!("/v1/sprites/s/{path}"))
-            .send()
-            .await;
-        assert_eq!(
-            (answer.status(), answer.error().as_str()),
-            (501, "unsupported"),
-            "{path}"
-        );
-        assert_eq!(answer.json()["operation"], operation);
-        assert!(answer.json()["driver"].is_string());
-        let missing = server
-            .request(method, &format!("/v1/sprites/none/{path}"))
-            .send()
-            .await;
-        assert_eq!(missing.status(), 404, "{path}");
-    }
-}
-
 /// The document names every route that there is, and no other.
 #[tokio::test]
 async fn the_document_tells_what_is_there() {
