@@ -11,8 +11,8 @@ use crate::url::ServerUrl;
 
 /// Why a call to the server gave no result.
 ///
-/// A server that says no is [`Error::Refused`]; every other kind means that the answer is not known: what the
-/// call asked for may or may not have happened.
+/// A server that says no is [`Error::Refused`], one that tried and could not is [`Error::Failed`]; every other kind
+/// means that the answer is not known: what the call asked for may or may not have happened.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -43,6 +43,12 @@ pub enum Error {
     /// The server answered with an error.
     #[error(transparent)]
     Refused(#[from] ApiError),
+    /// The server began, and then told that it could not do what was asked for.
+    #[error("{message}")]
+    Failed {
+        /// The text for people.
+        message: String,
+    },
     /// The answer broke off: what came of it is not to be trusted as whole.
     #[error("read the whole answer")]
     Interrupted {
@@ -84,6 +90,7 @@ impl Error {
             Self::Connect { .. }
             | Self::Exchange { .. }
             | Self::TimedOut { .. }
+            | Self::Failed { .. }
             | Self::Interrupted { .. }
             | Self::Malformed { .. }
             | Self::TooLarge { .. }
@@ -158,16 +165,18 @@ impl ApiError {
         Self {
             status: status.as_u16(),
             code: code.unwrap_or_else(|| reason.replace(' ', "_")),
-            message: message
-                .chars()
-                .filter(|c| !c.is_control() || *c == '\n')
-                .take(MESSAGE_LIMIT)
-                .collect(),
+            message: shown(&message),
             file_code: text("code").map(|code| code.chars().take(40).collect()),
             retry_after,
             request,
         }
     }
+}
+
+/// A text of the server as it is shown: bounded, and without what could drive a terminal.
+pub(crate) fn shown(text: &str) -> String {
+    let plain = text.chars().filter(|c| !c.is_control() || *c == '\n');
+    plain.take(MESSAGE_LIMIT).collect()
 }
 
 /// A code is one word; some answers put a sentence in its place.

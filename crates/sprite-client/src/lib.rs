@@ -45,6 +45,7 @@
 #![warn(missing_docs)]
 
 mod body;
+mod checkpoints;
 mod client;
 mod connect;
 mod create;
@@ -65,6 +66,9 @@ mod tasks;
 mod url;
 mod usage;
 
+pub use checkpoints::{
+    Checkpoint, CheckpointEvent, CheckpointEventKind, CheckpointStream, ListCheckpoints,
+};
 pub use client::{BuildError, Client, ClientBuilder};
 pub use create::{Create, Update};
 pub use domains::Domain;
