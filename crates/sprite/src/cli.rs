@@ -3,9 +3,9 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    api, attach, auth, check, completion, config, console, create, destroy, exec, file, info, list,
-    login, logout, org, policy, proxy, restart, services, sessions, sleep, task, upgrade, url,
-    usage, use_sprite,
+    api, attach, auth, check, checkpoint, completion, config, console, create, destroy, exec, file,
+    info, list, login, logout, org, policy, proxy, restart, restore, services, sessions, sleep,
+    task, upgrade, url, usage, use_sprite,
 };
 use crate::context::Global;
 
@@ -78,6 +78,10 @@ pub(crate) enum Command {
     /// Keep a sprite awake, and let it sleep
     #[command(visible_alias = "tasks")]
     Task(task::Args),
+    /// Keep states of a sprite's disk, and go back to one
+    #[command(visible_alias = "checkpoints")]
+    Checkpoint(checkpoint::Args),
+    Restore(restore::Args),
     Attach(attach::Args),
     Proxy(proxy::Args),
     Restart(restart::Args),

@@ -82,6 +82,9 @@ fn api_hint(refusal: &ApiError, server: &ServerUrl) -> Option<String> {
         (404, _) if refusal.request.contains("/exec/") => {
             Some("see what runs: sprite sessions list".to_owned())
         }
+        (404, _) if refusal.request.contains("/checkpoints/") => {
+            Some("see which there are: sprite checkpoint list --include-auto".to_owned())
+        }
         (404, "not_found") => Some("see what there is: sprite list".to_owned()),
         (409, "name_taken") => {
             Some("choose another name, or use that sprite: sprite use NAME".to_owned())
@@ -104,6 +107,7 @@ pub(crate) fn api(error: &Error, server: &ServerUrl) -> Failure {
                 None => failure,
             }
         }
+        Error::Failed { message } => Failure::new(message.clone()),
         Error::Connect { source, .. } => {
             let failure = Failure::caused(format!("cannot connect to {server}"), source.as_ref());
             if server.is_loopback() {

@@ -92,6 +92,41 @@ async fn server() -> Fake {
             ("GET", "/v1/sprites/a/services/web/logs") => {
                 conn.reply(200, "{\"type\":\"stderr\",\"data\":\"cut\",\"timestamp\":2}\n").await
             }
+            ("POST", "/v1/sprites/a/checkpoint") => {
+                conn.reply(200, concat!(
+                    r#"{"type":"info","data":"Creating checkpoint...","time":"T"}"#, "\n",
+                    r#"{"type":"info","data":"  ID: v2","time":"T"}"#, "\n",
+                    r#"{"type":"complete","data":"Checkpoint v2 created","time":"T"}"#, "\n"
+                )).await
+            }
+            ("GET", "/v1/sprites/a/checkpoints") => {
+                let all = json!([
+                    {"id": "Current", "create_time": "2999-01-01T00:00:00Z", "source_id": "v2"},
+                    {"id": "v2", "create_time": "2999-01-01T00:00:00Z", "source_id": "v1", "comment": "two"},
+                ]);
+                conn.reply(200, &all.to_string()).await
+            }
+            ("GET", "/v1/sprites/none/checkpoints") => conn.reply(200, r#"[{"id":"Current"}]"#).await,
+            ("GET", "/v1/sprites/a/checkpoints/v2") => {
+                let two = json!({"id": "v2", "comment": "two", "source_id": "v1", "history": ["v0", "v1"]});
+                conn.reply(200, &two.to_string()).await
+            }
+            ("DELETE", "/v1/sprites/a/checkpoints/v1") => conn.reply(204, "").await,
+            ("POST", "/v1/sprites/a/checkpoints/v1/restore") => {
+                conn.reply(200, concat!(
+                    r#"{"type":"info","data":"Restoring to checkpoint v1...","time":"T"}"#, "\n",
+                    r#"{"type":"complete","data":"Restored to v1","time":"T"}"#, "\n"
+                )).await
+            }
+            ("POST", "/v1/sprites/a/checkpoints/v2/restore") => {
+                conn.reply(200, concat!(
+                    r#"{"type":"info","data":"Restoring to checkpoint v2...","time":"T"}"#, "\n",
+                    r#"{"type":"error","error":"the machine does not start","time":"T"}"#, "\n"
+                )).await
+            }
+            ("POST", "/v1/sprites/a/checkpoints/v3/restore") => {
+                conn.reply(200, "{\"type\":\"info\",\"data\":\"Restoring to checkpoint v3...\"}\n").await
+            }
             ("POST", "/v1/sprites/a/services/signal") => conn.reply(204, "").await,
             ("DELETE", "/v1/sprites/a/services/web") => conn.reply(204, "").await,
             _ => conn.reply(404, r#"{"error":"not_found","message":"there is no such sprite"}"#).await,
@@ -674,4 +709,102 @@ async fn services_are_created_listed_told_of_and_deleted() {
             .code,
         2
     );
+}
+
+#[tokio::test]
+async fn checkpoints_are_made_listed_shown_and_deleted() {
+    let fake = server().await;
+    let home = Home::of(&fake);
+    let made = [
+        "checkpoint",
+        "create",
+        "-s",
+        "a",
+        "--comment",
+        "before the upgrade",
+    ];
+    let made = home.run(&made).await;
+    assert_eq!(
+        (made.code, made.stdout.as_str()),
+        (0, "Checkpoint created: v2\n"),
+        "{made:?}"
+    );
+    assert_eq!(made.stderr, "Creating checkpoint...\n  ID: v2\n");
+    assert_eq!(
+        fake.seen()[0].json(),
+        json!({"comment": "before the upgrade"})
+    );
+    let made = home
+        .run(&["checkpoint", "create", "-s", "a", "--json"])
+        .await;
+    let shown: Value = serde_json::from_str(&made.stdout).expect("JSON");
+    assert_eq!(shown["id"], "v2", "{made:?}");
+
+    let table = home.run(&["checkpoints", "ls", "-s", "a"]).await;
+    assert_eq!(
+        table.stdout,
+        "ID       AGE  SOURCE  COMMENT\nCurrent  0 s  v2\nv2       0 s  v1      two\n"
+    );
+    let none = home.run(&["checkpoint", "list", "-s", "none"]).await;
+    assert_eq!(none.stderr, "none has no checkpoints\n", "{none:?}");
+    let all = [
+        "checkpoint",
+        "list",
+        "-s",
+        "a",
+        "--json",
+        "--include-auto",
+        "--history",
+        "v2",
+    ];
+    let all = home.run(&all).await;
+    let listed: Value = serde_json::from_str(&all.stdout).expect("JSON");
+    assert_eq!(listed.as_array().map(Vec::len), Some(2), "{all:?}");
+    let seen = fake.seen();
+    let asked = seen.last().expect("it was asked");
+    assert!(
+        asked.target.ends_with("?includeAuto=true&history=v2"),
+        "{asked:?}"
+    );
+
+    let one = home.run(&["checkpoint", "info", "v2", "-s", "a"]).await;
+    assert!(one.stdout.contains("history:         v0, v1\n"), "{one:?}");
+    let unknown = home.run(&["checkpoint", "info", "v9", "-s", "a"]).await;
+    assert_eq!(unknown.code, 1, "{unknown:?}");
+    assert!(
+        unknown.stderr.contains("hint: see which there are"),
+        "{unknown:?}"
+    );
+    let deleted = home
+        .run(&["checkpoint", "rm", "v1", "-s", "a", "--json"])
+        .await;
+    let shown: Value = serde_json::from_str(&deleted.stdout).expect("JSON");
+    assert_eq!(shown, json!({"deleted": "v1"}), "{deleted:?}");
+}
+
+#[tokio::test]
+async fn a_restore_is_told_of_and_its_failure_is_the_commands() {
+    let fake = server().await;
+    let home = Home::of(&fake);
+    for words in [&["restore", "v1"][..], &["checkpoint", "restore", "v1"]] {
+        let ran = home.run(&[&["-s", "a", "--json"], words].concat()).await;
+        assert_eq!(ran.code, 0, "{ran:?}");
+        assert_eq!(
+            ran.stderr,
+            "Restoring to checkpoint v1...\nRestored to v1\n"
+        );
+        let shown: Value = serde_json::from_str(&ran.stdout).expect("JSON");
+        assert_eq!(shown, json!({"restored": "v1"}));
+    }
+    let failed = home.run(&["restore", "v2", "-s", "a"]).await;
+    assert_eq!(failed.code, 1, "{failed:?}");
+    assert!(
+        failed.stderr.contains("error: the machine does not start"),
+        "{failed:?}"
+    );
+    // What was cut off does not look done.
+    let cut = home.run(&["restore", "v3", "-s", "a"]).await;
+    assert_eq!(cut.code, 1, "{cut:?}");
+    assert_eq!(home.run(&["restore", "v9", "-s", "a"]).await.code, 1);
+    assert_eq!(home.run(&["restore", "-s", "a"]).await.code, 2);
 }

@@ -137,6 +137,8 @@ mod tests {
             "auth setup",
             "exec",
             "sessions kill",
+            "checkpoint create",
+            "restore",
             "org use",
             "completion",
         ] {

@@ -4,6 +4,7 @@ pub(crate) mod api;
 pub(crate) mod attach;
 pub(crate) mod auth;
 pub(crate) mod check;
+pub(crate) mod checkpoint;
 pub(crate) mod completion;
 pub(crate) mod config;
 pub(crate) mod console;
@@ -20,6 +21,7 @@ pub(crate) mod org;
 pub(crate) mod policy;
 pub(crate) mod proxy;
 pub(crate) mod restart;
+pub(crate) mod restore;
 pub(crate) mod services;
 pub(crate) mod sessions;
 pub(crate) mod sleep;
@@ -53,6 +55,8 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Sessions(args) => sessions::run(args, &open()?).await,
         Command::Services(args) => services::run(args, &open()?).await,
         Command::Task(args) => task::run(args, &open()?).await,
+        Command::Checkpoint(args) => checkpoint::run(args, &open()?).await,
+        Command::Restore(args) => restore::run(&args, &open()?).await,
         Command::Attach(args) => attach::run(&args, &open()?).await,
         Command::Proxy(args) => proxy::run(args, &open()?).await,
         Command::Restart(args) => restart::run(&args, &open()?).await,
