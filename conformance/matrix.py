@@ -24,7 +24,6 @@ PAGE = HERE.parent / "docs/src/sdks/compatibility.md"
 
 # Why a method is called by no test. The first pattern that fits `Class.method` counts.
 REASONS = [
-    (r"[Cc]heckpoint|Restore", "there are no checkpoints yet: 501"),
     (r"^Async", "the same requests as the class of that name without Async"),
     (r"reateToken|reate_token", "speaks to an identity provider of the hosted service"),
     (r"parseAPIError|\.is_closed|\.close$|aclose", "sends nothing"),

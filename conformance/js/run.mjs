@@ -2,6 +2,7 @@
 //   SPRITES_TEST_URL=http://… SPRITES_TEST_TOKEN=… node run.mjs
 
 import { contextFromEnvironment, runAll, wanted } from './harness.mjs';
+import { checkpoints } from './checkpoints.mjs';
 import { control } from './control.mjs';
 import { errors } from './errors.mjs';
 import { exec, silence } from './exec.mjs';
@@ -16,7 +17,9 @@ import { sprites } from './sprites.mjs';
 import { terminal } from './terminal.mjs';
 
 const context = contextFromEnvironment();
-const suites = [sprites, exec, terminal, sessions, control, ports, http, files, errors, policies, services];
+const suites = [
+  sprites, exec, terminal, sessions, control, ports, http, files, errors, policies, services, checkpoints,
+];
 const records = process.env.SPRITES_TEST_RECORDS;
 if (records) record.begin();
 let status = 1;

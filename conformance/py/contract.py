@@ -56,11 +56,13 @@ database = "none"
 sprites = {{ values = ["{sprite}"] }}
 others = {{ values = ["{prefix}other"] }}
 sessions = {{ values = ["1", "20"] }}
+checkpoints = {{ values = ["v1", "v2", "auto-1"] }}
 paths = {{ values = ["/tmp/a", "/tmp/b", "/etc/hostname", "/nowhere/at/all"] }}
 
 [parameters]
 "path.name" = {{ dictionary = "sprites", probability = 0.8 }}
 "path.session" = {{ dictionary = "sessions", probability = 0.5 }}
+"path.id" = {{ dictionary = "checkpoints", probability = 0.5 }}
 "query.path" = {{ dictionary = "paths", probability = 0.5 }}
 
 [[operations]]

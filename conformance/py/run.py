@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import sys
 
+from checkpoints import checkpoints
+from checkpoints_http import checkpoints_http
 from control import control
 from errors import errors
 from exec import execs, silence
@@ -25,7 +27,8 @@ def main() -> int:
     if records:
         record.begin()
     context = Context.from_environment()
-    suites = wanted([sprites, execs, sessions, control, errors, policies, files, services])
+    suites = [sprites, execs, sessions, control, errors, policies, files]
+    suites = wanted([*suites, checkpoints, checkpoints_http, services])
     tally = run_all(suites, wanted([silence]), context)
     for sprite in context.client.list_all_sprites(context.prefix):
         sprite.delete()
