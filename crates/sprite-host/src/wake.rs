@@ -35,7 +35,12 @@ pub(crate) async fn boot(ctx: &mut Context) -> Result<(), Fault> {
     check_driver(ctx)?;
     let turn = shared.boots.acquire().await;
     debug_assert!(turn.is_ok(), "nobody closes it");
-    checkpoints::carry_out(ctx).await?;
+    if let Err(fault) = checkpoints::carry_out(ctx).await {
+        return Err(match ctx.announced() {
+            Some(_) => undo(ctx, fault.cause).await,
+            None => fault,
+        });
+    }
     announce(ctx).await?;
     ctx.life += 1;
     ctx.fault(FaultPoint::WakeCommitted).await;

@@ -1,5 +1,6 @@
 //! Disks that are empty files.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -72,6 +73,9 @@ impl FakeDisks {
     }
 
     /// Writes to a disk, as what runs in a machine does.
+    ///
+    /// # Panics
+    /// It cannot be written.
     pub fn write(&self, sprite: SpriteId, text: &str) {
         fs::write(self.path(sprite), text).expect("write to a disk");
     }
@@ -81,6 +85,22 @@ impl FakeDisks {
     pub fn state(&self, sprite: SpriteId, of: Option<CheckpointId>) -> Option<String> {
         let path = of.map_or_else(|| self.path(sprite), |id| self.checkpoint_path(sprite, id));
         fs::read_to_string(path).ok()
+    }
+
+    /// The checkpoints of a sprite that have a file.
+    ///
+    /// # Panics
+    /// The directory cannot be read.
+    #[must_use]
+    pub fn checkpoints(&self, sprite: SpriteId) -> BTreeSet<CheckpointId> {
+        let of_it = format!("{sprite}.");
+        let files = fs::read_dir(self.checkpoints.path()).expect("list checkpoints");
+        files
+            .filter_map(|file| {
+                let name = file.expect("list checkpoints").file_name();
+                name.to_str()?.strip_prefix(&of_it)?.parse().ok()
+            })
+            .collect()
     }
 
     fn checkpoint_path(&self, sprite: SpriteId, id: CheckpointId) -> PathBuf {

@@ -12,7 +12,7 @@ use harness::{Server, ready};
 use tokio::process::Command;
 
 /// Suites that between them start commands, rejoin sessions, handle files, reach ports and set policies.
-const SUITES: &str = "exec,sessions,files,ports,policies";
+const SUITES: &str = "exec,sessions,files,ports,policies,checkpoints";
 
 /// What either SDK may take for them on an emulated computer.
 const WITHIN: Duration = Duration::from_secs(30 * 60);

@@ -11,7 +11,8 @@ use sprite_host::{
 };
 use sprite_testkit::Seeded;
 use sprite_types::{
-    NetworkPolicy, NetworkRule, Preset, Privileges, Profile, ResourceLimits, SpriteId, SpriteName,
+    CheckpointId, NetworkPolicy, NetworkRule, Preset, Privileges, Profile, ResourceLimits,
+    SpriteId, SpriteName,
 };
 use tokio::time::{sleep, timeout};
 
@@ -40,7 +41,9 @@ impl Client {
         };
         match act {
             0..5 => self.creates(name).await,
-            5..30 => self.calls(sprite.id).await,
+            5..23 => self.calls(sprite.id).await,
+            23..27 => self.keeps(sprite.id).await,
+            27..30 => self.restores(sprite.id).await,
             30..42 => self.attaches(sprite.id, Hold::Session).await,
             42..58 => self.attaches(sprite.id, Hold::Connection).await,
             58..66 => self.sleeps(sprite.id).await,
@@ -240,6 +243,44 @@ impl Client {
         };
         // Whether it is `open` now is not certain if that failed, or if somebody else changed it meanwhile.
         self.answered(&what, self.host.update(sprite, change)).await;
+    }
+
+    /// Makes a checkpoint, or deletes one.
+    async fn keeps(mut self, sprite: SpriteId) {
+        let name = self.world.name(sprite);
+        if self.chance.below(4) > 0 {
+            let what = format!("checkpoint of {name}");
+            let kept = self.host.checkpoint(sprite, String::new());
+            if let Some(kept) = self.answered(&what, kept).await {
+                self.world.model.checkpoint(sprite, kept.id, true);
+            }
+        } else if let Some(id) = self.any_checkpoint(sprite).await {
+            // From here on it may be gone.
+            self.world.model.checkpoint(sprite, id, false);
+            let what = format!("delete {id} of {name}");
+            self.answered(&what, self.host.delete_checkpoint(sprite, id))
+                .await;
+        }
+    }
+
+    async fn restores(mut self, sprite: SpriteId) {
+        let Some(id) = self.any_checkpoint(sprite).await else {
+            return;
+        };
+        let what = format!("restore {id} of {}", self.world.name(sprite));
+        self.world.model.drop_asked(sprite, true);
+        let begun = self.answered(&what, self.host.restore(sprite, id)).await;
+        if let Some(restoring) = begun {
+            self.answered(&what, restoring.done()).await;
+        }
+        self.world.model.drop_asked(sprite, false);
+    }
+
+    async fn any_checkpoint(&mut self, sprite: SpriteId) -> Option<CheckpointId> {
+        let found = self.host.checkpoints(sprite).await.ok()?.all;
+        let count = u64::try_from(found.len()).ok().filter(|count| *count > 0)?;
+        let at = usize::try_from(self.chance.below(count)).ok()?;
+        Some(found[at].id)
     }
 
     async fn restarts(&self, sprite: SpriteId) {

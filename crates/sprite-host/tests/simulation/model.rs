@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sprite_host::Hold;
-use sprite_types::SpriteId;
+use sprite_types::{CheckpointId, SpriteId};
 
 /// What somebody was promised of a sprite.
 #[derive(Debug, Default)]
@@ -24,6 +24,8 @@ struct Promised {
     dropped: bool,
     /// Its memory is on disk, and that is durable.
     kept: bool,
+    /// Checkpoints that somebody was told are made, and nobody asked to delete.
+    checkpoints: BTreeSet<CheckpointId>,
 }
 
 /// See the module.
@@ -62,7 +64,9 @@ impl Model {
             let kept = promised.kept;
             let dropped = promised.dropped || promised.drops > 0;
             let traffic = promised.traffic;
+            let checkpoints = std::mem::take(&mut promised.checkpoints);
             *promised = Promised {
+                checkpoints,
                 life: promised.life + 1,
                 kept,
                 dropped,
@@ -144,6 +148,23 @@ impl Model {
     /// Its memory is durable on disk, or used or gone by right.
     pub fn kept(&self, sprite: SpriteId, kept: bool) {
         self.with(sprite, |promised| promised.kept = kept);
+    }
+
+    /// Somebody was told that it is made, or asks to delete it.
+    pub fn checkpoint(&self, sprite: SpriteId, id: CheckpointId, made: bool) {
+        self.with(sprite, |promised| {
+            if made {
+                promised.checkpoints.insert(id);
+            } else {
+                promised.checkpoints.remove(&id);
+            }
+        });
+    }
+
+    /// The checkpoints that are promised.
+    pub fn checkpoints(&self, sprite: SpriteId) -> BTreeSet<CheckpointId> {
+        let mut state = self.state();
+        state.sprites.entry(sprite).or_default().checkpoints.clone()
     }
 
     /// Its machine is being stopped in its tracks.

@@ -127,6 +127,13 @@ impl World {
                 }
                 model.kept(sprite, false);
             }
+            Step::Restore => {
+                if let Some(machine) = self.driver.machine_of(sprite)
+                    && !machine.has_ended()
+                {
+                    model.broken(format!("the disk of {name} is replaced under a machine"));
+                }
+            }
             Step::Environment
             | Step::Sync
             | Step::Shutdown
@@ -136,6 +143,8 @@ impl World {
             | Step::Policy
             | Step::CreateDisk
             | Step::CreateDiskFull
+            | Step::Checkpoint
+            | Step::DeleteCheckpoint
             | Step::DeleteDisk => {}
         }
     }
@@ -160,6 +169,36 @@ impl World {
             }
         }
         broken
+    }
+
+    /// Checkpoints are what the catalog says, and all that are promised are there.
+    fn look_at_checkpoints(&self) {
+        let unfinished = at_once(self.catalog.unfinished_checkpoints()).expect("list");
+        for row in self.rows() {
+            let (name, id) = (self.name(row.id), row.id);
+            let listed = at_once(self.catalog.checkpoints(id)).expect("list").all;
+            let listed: BTreeSet<_> = listed.iter().map(|it| it.id).collect();
+            let files = self.disks.checkpoints(id);
+            let restore = at_once(self.catalog.restore_under_way(id)).expect("look");
+            let left_over = |file| {
+                unfinished.contains(&(id, file)) || restore.is_some_and(|it| it.kept == file)
+            };
+            if !listed.is_subset(&files) {
+                let text = format!("{name} has checkpoints {listed:?} and files {files:?}");
+                self.model.broken(text);
+            }
+            for file in files.difference(&listed) {
+                if !left_over(*file) {
+                    self.model
+                        .broken(format!("{name} has file {file} of no checkpoint"));
+                }
+            }
+            let promised = self.model.checkpoints(id);
+            if !promised.is_subset(&listed) {
+                let text = format!("{name} has {listed:?} and was promised {promised:?}");
+                self.model.broken(text);
+            }
+        }
     }
 
     /// Why not everything is at rest and told as it is; `None` if it is.
@@ -208,6 +247,7 @@ impl World {
             self.wakes(host, row.id).await;
         }
         self.until_all_sleep(host).await;
+        self.look_at_checkpoints();
         self.weather.calm(false);
     }
 

@@ -162,8 +162,26 @@ async fn commands_of_the_environment_speak_with_its_api() {
     text(&sprite, "sprite-env tasks delete build").await;
     let (code, said) = failing(&sprite, "sprite-env tasks get build").await;
     assert_eq!((code, said.contains("task not found")), (1, true), "{said}");
-    let (code, said) = failing(&sprite, "sprite-env checkpoints list --history").await;
-    assert_eq!((code, said.contains("checkpoint")), (1, true), "{said}");
+    let made = text(&sprite, "sprite-env checkpoints create --comment inside").await;
+    assert!(
+        made.lines().any(|line| line.contains("Checkpoint v1")),
+        "{made}"
+    );
+    let listed = json(&sprite, "sprite-env checkpoints list --history").await;
+    assert_eq!(
+        (&listed[0]["id"], &listed[1]["comment"]),
+        (&"Current".into(), &"inside".into())
+    );
+    assert_eq!(
+        json(&sprite, "sprite-env checkpoints get v1").await,
+        listed[1]
+    );
+    let (code, said) = failing(&sprite, "sprite-env checkpoints restore v7").await;
+    assert_eq!(
+        (code, said.contains("checkpoint not found")),
+        (1, true),
+        "{said}"
+    );
     let (code, said) = failing(&sprite, "sprite-env services get web").await;
     assert_eq!(
         (code, said.contains("service not found")),

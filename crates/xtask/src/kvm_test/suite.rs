@@ -108,7 +108,7 @@ pub const PARTS: &[Part] = &[
     },
     Part {
         name: "microvm",
-        filter: "package(sprited) & (binary(/^(sleep|golden|linux|microvm)$/) + test(/^(exit_codes_streams|monitors::)/))",
+        filter: "package(sprited) & (binary(/^(sleep|golden|linux|microvm|checkpoints)$/) + test(/^(exit_codes_streams|monitors::)/))",
         driver: Some("microvm"),
         place: Place::Anywhere,
         when: When::Always,
