@@ -26,6 +26,24 @@ pub struct CreateSprite {
     /// Variables for every session of the sprite.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<BTreeMap<String, String>>,
+    /// Make it a fork of another sprite.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<ForkOf>,
+}
+
+/// Of what a new sprite is a fork. It begins with that disk, those variables, services and policies, and the same sizes
+/// where nothing else is asked for; the size of its disk is always the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ForkOf {
+    /// Name of a sprite of the same organisation.
+    #[schema(required, nullable = false)]
+    pub sprite: Option<String>,
+    /// Which checkpoint of it; its disk as it is now if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<String>,
+    /// Whether what runs in it is forked too: not possible yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<bool>,
 }
 
 /// `PUT /v1/sprites/{name}`. What is absent stays as it is.
