@@ -294,6 +294,35 @@ fn start(all: &mut All, name: &ServiceName) {
     }
 }
 
+/// Stores for a new sprite the services of another.
+pub(crate) async fn copy(
+    tx: &mut SqliteConnection,
+    from: SpriteId,
+    to: SpriteId,
+    at: OffsetDateTime,
+) -> Result<(), CatalogError> {
+    const STEP: &str = "copy services";
+    let copied = sqlx::query(
+        "INSERT INTO services (sprite_id, name, spec, run, created_at, updated_at) \
+         SELECT ?, name, spec, run, ?, ? FROM services WHERE sprite_id = ?",
+    )
+    .bind(to.to_string())
+    .bind(row::micros(at))
+    .bind(row::micros(at))
+    .bind(from.to_string())
+    .execute(&mut *tx)
+    .await
+    .step(STEP)?;
+    if copied.rows_affected() > 0 {
+        sqlx::query("INSERT INTO service_revisions (sprite_id, revision) VALUES (?, 1)")
+            .bind(to.to_string())
+            .execute(tx)
+            .await
+            .step(STEP)?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use sqlx::Row;

@@ -13,6 +13,7 @@ use crate::error::{CatalogError, Step};
 use crate::policy;
 use crate::record::read;
 use crate::row;
+use crate::service;
 use crate::settings::{Connections, IdleTimeout, Idleness, PrivateAccess, UrlAuth};
 use crate::store::Catalog;
 use crate::transition::Fence;
@@ -109,6 +110,8 @@ pub struct NewSprite {
     pub api_access: bool,
     /// The sprite that makes it, if one does. It begins under the policies of that sprite.
     pub maker: Option<Maker>,
+    /// The sprite of which it is a fork. It begins with the services of that one, and under its policies alone.
+    pub fork_of: Option<SpriteId>,
     /// When it is created.
     pub at: OffsetDateTime,
 }
@@ -217,8 +220,11 @@ impl Catalog {
         .execute(&mut *tx)
         .await
         .step(STEP)?;
-        if let Some(maker) = new.maker {
-            policy::inherit(&mut tx, maker.sprite, new.id, new.at).await?;
+        if let Some(like) = new.fork_of.or(new.maker.map(|maker| maker.sprite)) {
+            policy::inherit(&mut tx, like, new.id, new.at).await?;
+        }
+        if let Some(source) = new.fork_of {
+            service::copy(&mut tx, source, new.id, new.at).await?;
         }
         usage::begin(&mut tx, STEP, new.id, new.at).await?;
         let sprite = read(&recorded)?;

@@ -50,6 +50,7 @@ fn new_sprite(org: &OrgId, name: &str) -> NewSprite {
         idleness: Idleness::default(),
         api_access: false,
         maker: None,
+        fork_of: None,
         at: NOW,
     }
 }

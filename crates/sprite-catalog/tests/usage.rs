@@ -50,6 +50,7 @@ async fn fixture() -> Fixture {
         idleness: Idleness::default(),
         api_access: false,
         maker: None,
+        fork_of: None,
         at: BORN,
     };
     let sprite = catalog.insert_sprite(&new, 10).await.unwrap();

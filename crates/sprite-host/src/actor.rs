@@ -31,6 +31,7 @@ use crate::line::Exchange;
 use crate::registry::{CreateReply, EnforceReply, Look, Message, Undelivered};
 use crate::reply::{self, Reply};
 use crate::shared::Shared;
+use crate::sprite::ForkOf;
 use crate::tasks::Looks;
 use crate::{create, destroy, load, recover, sleep, stop, wake};
 
@@ -83,11 +84,12 @@ struct Actor {
 pub(crate) fn create(
     shared: &Arc<Shared>,
     new: NewRow,
+    from: Option<ForkOf>,
     reply: CreateReply,
 ) -> Result<(), Undelivered> {
     let owner = shared.clone();
     shared.registry.enter(new.id, |mailbox| {
-        let task = async move { begin(owner, new, reply, mailbox).await };
+        let task = async move { begin(owner, new, from, reply, mailbox).await };
         shared.spawn(task);
     })
 }
@@ -95,6 +97,7 @@ pub(crate) fn create(
 async fn begin(
     shared: Arc<Shared>,
     new: NewRow,
+    from: Option<ForkOf>,
     reply: CreateReply,
     mailbox: mpsc::Receiver<Message>,
 ) {
@@ -104,7 +107,11 @@ async fn begin(
             let id = RequestId(0);
             let (state, actions) = State::creating(id);
             let span = span(&row);
-            let mut actor = Actor::new(Context::new(shared, row, None), state, mailbox);
+            let ctx = Context {
+                from,
+                ..Context::new(shared, row, None)
+            };
+            let mut actor = Actor::new(ctx, state, mailbox);
             actor.replies.insert(id, Reply::Create(reply));
             actor.run(actions).instrument(span).await;
         }

@@ -25,6 +25,7 @@ use tracing::Instrument;
 
 use crate::actor;
 use crate::agent;
+use crate::awake::Awake;
 use crate::check;
 use crate::context::{Context, as_before, describe};
 use crate::error::{CheckpointError, DeleteCheckpointError, LookupError, OpenError, RestoreError};
@@ -97,6 +98,17 @@ async fn clone(
     sprite: SpriteId,
     id: CheckpointId,
 ) -> Result<(), CheckpointError> {
+    let _awake = write_out(shared, sprite).await?;
+    shared.disks.checkpoint(sprite, id).await?;
+    Ok(())
+}
+
+/// Has a machine that runs write out what it has in memory; it does not fall asleep while what comes back lives. One
+/// that sleeps has done so.
+pub(crate) async fn write_out(
+    shared: &Arc<Shared>,
+    sprite: SpriteId,
+) -> Result<Option<Awake>, CheckpointError> {
     let awake = match check::look(shared, sprite).await {
         // It may be in use, or just be falling asleep.
         Some(Look::Awake(_) | Look::Busy) => Some(host::awake(shared, sprite).await?),
@@ -111,8 +123,7 @@ async fn clone(
             cause: describe("write the disk", &error),
         })?;
     }
-    shared.disks.checkpoint(sprite, id).await?;
-    Ok(())
+    Ok(awake)
 }
 
 /// Removes a checkpoint that is not kept. What cannot be removed now is by the next start.

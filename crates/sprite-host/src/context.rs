@@ -16,6 +16,7 @@ use crate::enforce::Untold;
 use crate::fault::FaultPoint;
 use crate::line::Life;
 use crate::shared::Shared;
+use crate::sprite::ForkOf;
 use crate::usage::{self, Counters, LastReading};
 
 /// How often a row is read that must be known: six seconds, all in all.
@@ -40,6 +41,8 @@ pub(crate) struct Context {
     pub(crate) stale: bool,
     /// What the machine had used right before it was ended, until that is recorded.
     pub(crate) last_reading: LastReading,
+    /// Of what it is a fork, while it is being created.
+    pub(crate) from: Option<ForkOf>,
 }
 
 /// Why the row could not be changed.
@@ -63,6 +66,7 @@ impl Context {
             life: 0,
             stale: false,
             last_reading: LastReading::default(),
+            from: None,
         }
     }
 

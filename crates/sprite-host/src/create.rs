@@ -1,7 +1,7 @@
 //! Creating a sprite.
 //!
 //! 1. The row is inserted with the intent `create`: the name is reserved ([`record`]).
-//! 2. The disk is cloned from the base image.
+//! 2. The disk is cloned from the base image, or from the sprite that is forked.
 //! 3. One commit removes the intent and announces the first machine ([`complete`]). Acknowledged after this.
 //! 4. The machine boots in the background (`wake`).
 //!
@@ -18,7 +18,7 @@ use crate::disks::DiskError;
 use crate::error::CreateError;
 use crate::fault::FaultPoint;
 use crate::shared::Shared;
-use crate::sprite::{NewSprite, ResourceRequest, check_environment};
+use crate::sprite::{ForkOf, NewSprite, ResourceRequest, check_environment};
 
 /// Most sprites that one sprite may have made and not deleted: enough for a program that shares its work out, little
 /// beside what an organisation may have.
@@ -39,8 +39,17 @@ pub(crate) async fn check(
             count: new.labels.len(),
         });
     }
-    check_environment(&new.environment)?;
-    let default = Resources::default_for(shared.options.host_cpus);
+    let source = source(shared, org, &new).await?;
+    let mut environment = source
+        .as_ref()
+        .map(|source| source.environment.clone())
+        .unwrap_or_default();
+    environment.extend(new.environment);
+    check_environment(&environment)?;
+    let default = match &source {
+        Some(source) => source.resources,
+        None => Resources::default_for(shared.options.host_cpus),
+    };
     let (resources, maker) = match new.made_by {
         None => (new.resources.or(default)?, None),
         Some(id) => {
@@ -55,22 +64,59 @@ pub(crate) async fn check(
             (resources, Some(Maker { sprite: id, most }))
         }
     };
+    if let Some(source) = &source
+        && source.resources.storage_gb != resources.storage_gb
+    {
+        return Err(CreateError::ForkSize {
+            asked: resources.storage_gb,
+            of_source: source.resources.storage_gb,
+        });
+    }
+    let image = source.as_ref().map(|source| &source.image);
     Ok(NewRow {
         id: SpriteId::random(),
         org: org.clone(),
         name: new.name,
         driver: shared.driver.kind(),
-        image: shared.options.image.clone(),
+        image: image.unwrap_or(&shared.options.image).clone(),
         labels: new.labels,
         url_auth: new.url_auth,
         private_access: new.private_access,
         resources,
-        environment: new.environment,
+        environment,
         idleness: new.idleness,
         api_access: new.api_access,
         maker,
+        fork_of: source.map(|source| source.id),
         at: shared.time(),
     })
+}
+
+/// The sprite that is to be forked, if one is.
+async fn source(
+    shared: &Shared,
+    org: &OrgId,
+    new: &NewSprite,
+) -> Result<Option<Sprite>, CreateError> {
+    let Some(ForkOf { sprite, checkpoint }) = new.from else {
+        return Ok(None);
+    };
+    let found = shared.catalog.sprite(sprite).await;
+    let found = found.map_err(CreateError::Catalog)?;
+    let source = found.filter(|source| source.org == *org);
+    let source = source.ok_or(CreateError::NoSource)?;
+    let (theirs, ours) = (source.driver, shared.driver.kind());
+    if theirs != ours {
+        return Err(CreateError::ForkDriver { theirs, ours });
+    }
+    if let Some(id) = checkpoint {
+        let kept = shared.catalog.checkpoints(sprite).await;
+        let kept = kept.map_err(CreateError::Catalog)?.all;
+        if !kept.iter().any(|checkpoint| checkpoint.id == id) {
+            return Err(CreateError::NoCheckpoint { id });
+        }
+    }
+    Ok(Some(source))
 }
 
 /// The sizes of a sprite that another makes: none above that one's.
@@ -148,12 +194,14 @@ pub(crate) async fn complete(
     ctx: &mut Context,
     error: &mut Option<CreateError>,
 ) -> Result<(), Fault> {
-    let sprite = &ctx.sprite;
-    let made = ctx
-        .shared
-        .disks
-        .create(sprite.id, &sprite.image, sprite.resources.storage_gb)
-        .await;
+    let (sprite, disks) = (&ctx.sprite, &ctx.shared.disks);
+    let made = match ctx.from {
+        Some(from) => disks.fork(sprite.id, from.sprite, from.checkpoint).await,
+        None => {
+            let storage_gb = sprite.resources.storage_gb;
+            disks.create(sprite.id, &sprite.image, storage_gb).await
+        }
+    };
     if let Err(cause) = made {
         let fault = as_before("make the disk", &cause);
         *error = Some(match cause {

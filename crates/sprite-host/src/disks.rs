@@ -109,6 +109,21 @@ pub trait Disks: Send + Sync + 'static {
     /// It has the checkpoint's state for good when this returns. Before, it is as it was or has that state.
     async fn restore(&self, sprite: SpriteId, to: CheckpointId) -> Result<(), DiskError>;
 
+    /// Makes a sprite's disk as a copy of another's as it is now, or of a checkpoint of that one. Idempotent: a disk
+    /// that is complete stays as it is.
+    ///
+    /// # Errors
+    /// There is no disk.
+    ///
+    /// # Crash safety
+    /// The disk is durable when this returns.
+    async fn fork(
+        &self,
+        sprite: SpriteId,
+        from: SpriteId,
+        checkpoint: Option<CheckpointId>,
+    ) -> Result<PathBuf, DiskError>;
+
     /// Deletes a checkpoint. Idempotent.
     ///
     /// # Errors

@@ -151,6 +151,38 @@ pub enum CreateError {
     /// There is no such organisation.
     #[error("find organisation {0}")]
     Organisation(OrgId),
+    /// The sprite that is to be forked does not exist.
+    #[error("the sprite to be forked does not exist")]
+    NoSource,
+    /// The sprite that is to be forked has no such checkpoint.
+    #[error("the sprite to be forked has no checkpoint {id}")]
+    NoCheckpoint {
+        /// What was asked for.
+        id: CheckpointId,
+    },
+    /// A fork's disk has the size of the one that it is a copy of.
+    #[error(
+        "storage_gb is {asked}, of a fork it must be {of_source}, as of the sprite that is forked"
+    )]
+    ForkSize {
+        /// What was asked for.
+        asked: u32,
+        /// What the source has.
+        of_source: u32,
+    },
+    /// The disk is of another driver than this server runs.
+    #[error(
+        "the sprite to be forked was created with driver {theirs}; this server runs driver {ours}"
+    )]
+    ForkDriver {
+        /// The source's.
+        theirs: DriverKind,
+        /// This server's.
+        ours: DriverKind,
+    },
+    /// What the sprite that is to be forked has in memory could not be written out.
+    #[error("write out what the sprite to be forked has in memory")]
+    WriteOut(#[source] CheckpointError),
     /// The base image does not fit on a disk of that size.
     #[error("storage_gb is {storage_gb}, it must be at least {smallest_gb} to hold the base image")]
     DiskTooSmall {

@@ -30,7 +30,7 @@ use crate::policy::{self, PolicyView};
 use crate::recover;
 use crate::registry::{Message, Undelivered};
 use crate::shared::Shared;
-use crate::sprite::{Check, ListQuery, NewSprite, Organisation, Page, Principal};
+use crate::sprite::{Check, ForkOf, ListQuery, NewSprite, Organisation, Page, Principal};
 use crate::tasks;
 use crate::tokens;
 use crate::upgrade;
@@ -155,7 +155,7 @@ impl Host {
         })
     }
 
-    /// Creates a sprite. When this returns, it is durable, row and disk, and its first machine boots already. What a
+    /// Creates a sprite, or [forks](NewSprite::from) one. When this returns, it is durable, row and disk, and its first machine boots already. What a
     /// [sprite makes](NewSprite::made_by) is no larger than itself, begins under its policies, and is not given
     /// [`api_access`](NewSprite::api_access).
     ///
@@ -168,9 +168,20 @@ impl Host {
     /// # Crash safety
     /// After a crash there is either the whole sprite or nothing of it.
     pub async fn create(&self, org: &OrgId, new: NewSprite) -> Result<Sprite, CreateError> {
+        let from = new.from;
         let new = create::check(self.shared(), org, new).await?;
+        // Held until it is cloned.
+        let _awake = match from {
+            Some(ForkOf {
+                sprite,
+                checkpoint: None,
+            }) => checkpoints::write_out(self.shared(), sprite)
+                .await
+                .map_err(CreateError::WriteOut)?,
+            Some(_) | None => None,
+        };
         let (reply, created) = oneshot::channel();
-        match actor::create(self.shared(), new, reply) {
+        match actor::create(self.shared(), new, from, reply) {
             Ok(()) => created.await.unwrap_or(Err(CreateError::Closing)),
             Err(Undelivered::Busy | Undelivered::Closing) => Err(CreateError::Closing),
         }

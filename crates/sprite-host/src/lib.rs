@@ -73,7 +73,8 @@ pub use policy::PolicyView;
 pub use reusable::Reusable;
 pub use services::{Asker, HttpTarget, ServiceError, ServiceTelling};
 pub use sprite::{
-    Check, CheckStatus, ListQuery, NewSprite, Organisation, Page, Principal, ResourceRequest, Who,
+    Check, CheckStatus, ForkOf, ListQuery, NewSprite, Organisation, Page, Principal,
+    ResourceRequest, Who,
 };
 pub use sprite_catalog::{
     Catalog, CatalogError, Checkpoint, Checkpoints, Connections, Domain, IdleTimeout, Idleness,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sprite_catalog::{Idleness, PrivateAccess, Scope, Sprite, StatusCounts, UrlAuth};
 use sprite_types::{
-    Label, OrgId, OrgSlug, Resources, ResourcesError, SpriteId, SpriteName, TokenId,
+    CheckpointId, Label, OrgId, OrgSlug, Resources, ResourcesError, SpriteId, SpriteName, TokenId,
 };
 use time::OffsetDateTime;
 
@@ -73,6 +73,17 @@ pub struct NewSprite {
     pub api_access: bool,
     /// The sprite that makes it, if one does.
     pub made_by: Option<SpriteId>,
+    /// Of what it is a fork.
+    pub from: Option<ForkOf>,
+}
+
+/// The disk with which a new sprite begins, with the variables, services and policies of its sprite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForkOf {
+    /// A sprite of the same organisation.
+    pub sprite: SpriteId,
+    /// Which checkpoint of it; its disk as it is now if absent.
+    pub checkpoint: Option<CheckpointId>,
 }
 
 impl NewSprite {
@@ -89,6 +100,7 @@ impl NewSprite {
             idleness: Idleness::default(),
             api_access: false,
             made_by: None,
+            from: None,
         }
     }
 }

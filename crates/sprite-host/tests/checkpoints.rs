@@ -2,17 +2,19 @@
 
 mod support;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sprite_host::{
-    Checkpoint, CheckpointError, DeleteCheckpointError, FaultPoint, Faults, Host, HostOptions,
-    MOST_CHECKPOINTS, RestoreError, Sprite,
+    Checkpoint, CheckpointError, CreateError, DeleteCheckpointError, FaultPoint, Faults, ForkOf,
+    Host, HostOptions, MOST_CHECKPOINTS, NewSprite, Policy, ResourceRequest, RestoreError, Sprite,
 };
 use sprite_testkit::{Step, TestHost, eventually};
-use sprite_types::{CheckpointId, DriverKind, SpriteStatus};
-use std::ops::ControlFlow;
+use sprite_types::{
+    CheckpointId, DriverKind, Egress, NetworkPolicy, NetworkRule, Preset, SpriteId, SpriteStatus,
+};
 use support::{SOON, run, until_in_agreement, until_status};
 use tokio::sync::Notify;
 
@@ -263,6 +265,118 @@ async fn one_restore_is_under_way_at_a_time() {
     drop(swapping);
     restoring.done().await.expect("restore");
     restore(host, &sprite, V2).await.expect("restore");
+}
+
+async fn fork(host: &Host, of: &Sprite, from: ForkOf, name: &str) -> Result<Sprite, CreateError> {
+    let new = NewSprite {
+        from: Some(from),
+        ..NewSprite::named(name.parse().expect("a legal name"))
+    };
+    host.create(&of.org, new).await
+}
+
+#[tokio::test]
+async fn a_fork_begins_with_the_disk_and_everything_that_goes_with_it() {
+    let test = TestHost::new().await;
+    let host = &test.host;
+    let new = NewSprite {
+        environment: [("A".to_owned(), "1".to_owned())].into(),
+        resources: ResourceRequest {
+            storage_gb: Some(7),
+            memory_mib: Some(512),
+            ..ResourceRequest::default()
+        },
+        ..NewSprite::named("source".parse().expect("a legal name"))
+    };
+    let source = host.create(&test.principal.org, new).await;
+    let source = source.expect("create");
+    works(host, &source).await;
+    let closed = Policy::Network(NetworkPolicy {
+        rules: vec![NetworkRule::Include {
+            include: Preset::Defaults,
+        }],
+    });
+    host.set_policy(&source, closed).await.expect("close it");
+    test.disks.write(source.id, "one");
+    keep(host, &source).await;
+    test.disks.write(source.id, "in memory");
+    let now = ForkOf {
+        sprite: source.id,
+        checkpoint: None,
+    };
+    // What runs is written out first, and runs on.
+    let mut writing = test.driver.hold(Step::Sync);
+    let (owner, of) = (host.clone(), source.clone());
+    let forked = tokio::spawn(async move { fork(&owner, &of, now, "fork").await });
+    writing.reached().await;
+    test.disks.write(source.id, "two");
+    drop(writing);
+    let forked = forked.await.expect("no panic").expect("fork");
+    assert_eq!(disk(&test, &forked), "two");
+    assert_ne!(forked.id, source.id);
+    assert_eq!(forked.environment, source.environment);
+    assert_eq!(forked.resources, source.resources);
+    let policies = host.policies(&forked).await.expect("policies");
+    assert_eq!(policies.policies.network.egress(), Egress::Closed);
+    assert!(ids(host, &forked).await.is_empty());
+    let row = host.sprite_by_id(source.id).await.expect("there");
+    assert_eq!(row.status, SpriteStatus::Running);
+
+    let then = ForkOf {
+        checkpoint: Some(V1),
+        ..now
+    };
+    let old = fork(host, &source, then, "old").await.expect("fork");
+    assert_eq!(disk(&test, &old), "one");
+    works(host, &old).await;
+
+    // What cannot be is refused, and leaves nothing.
+    let nowhere = ForkOf {
+        sprite: SpriteId::random(),
+        ..now
+    };
+    let refused = fork(host, &source, nowhere, "x").await;
+    assert!(matches!(refused, Err(CreateError::NoSource)), "{refused:?}");
+    let never = ForkOf {
+        checkpoint: Some(V2),
+        ..now
+    };
+    let refused = fork(host, &source, never, "x").await;
+    assert!(
+        matches!(refused, Err(CreateError::NoCheckpoint { id: V2 })),
+        "{refused:?}"
+    );
+    let larger = NewSprite {
+        from: Some(now),
+        resources: ResourceRequest {
+            storage_gb: Some(8),
+            ..ResourceRequest::default()
+        },
+        ..NewSprite::named("x".parse().expect("a legal name"))
+    };
+    let refused = host.create(&source.org, larger).await;
+    assert!(
+        matches!(
+            refused,
+            Err(CreateError::ForkSize {
+                asked: 8,
+                of_source: 7
+            })
+        ),
+        "{refused:?}"
+    );
+    test.driver.fail(Step::Sync, 1);
+    let refused = fork(host, &source, now, "x").await;
+    assert!(
+        matches!(refused, Err(CreateError::WriteOut(_))),
+        "{refused:?}"
+    );
+
+    // The source goes, and they stay.
+    host.destroy(source.id).await.expect("destroy");
+    assert_eq!(disk(&test, &forked), "two");
+    works(host, &forked).await;
+    until_in_agreement(&test).await;
 }
 
 /// Stops the host at a point, once.

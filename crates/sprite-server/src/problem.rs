@@ -274,6 +274,18 @@ impl From<CreateError> for Problem {
             }
             CreateError::MayNotMake(_) => Self::no_access(),
             CreateError::ApiAccess => Self::not_from_inside("API access"),
+            CreateError::NoSource => Self::new(ErrorKind::NotFound, "from: sprite not found"),
+            CreateError::NoCheckpoint { id } => Self::new(
+                ErrorKind::NotFound,
+                format!("from: checkpoint not found: {id}"),
+            )
+            .with_hint("sprite checkpoint list --include-auto shows those that there are"),
+            CreateError::ForkSize { .. } => Self::field(format!("config: {error}")),
+            CreateError::ForkDriver { .. } => Self::field(format!("from: {error}")),
+            CreateError::WriteOut(_) => {
+                tracing::error!(error = chain(&error), "fork a sprite");
+                Self::new(ErrorKind::Unavailable, error.to_string()).with_hint("try again")
+            }
             CreateError::LargerThanMaker { .. } => Self::field(format!("config: {error}")),
             CreateError::NoSpace(_) => Self::new(ErrorKind::Unavailable, error.to_string())
                 .with_hint("the server needs more disk space"),

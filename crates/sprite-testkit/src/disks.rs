@@ -223,6 +223,25 @@ impl Disks for FakeDisks {
             .map_err(fail)
     }
 
+    async fn fork(
+        &self,
+        sprite: SpriteId,
+        from: SpriteId,
+        checkpoint: Option<CheckpointId>,
+    ) -> Result<PathBuf, DiskError> {
+        let fail = |source| Self::failed("make a disk", source);
+        let passed = self.switches.pass(Step::CreateDisk, sprite).await;
+        passed.map_err(fail)?;
+        let state = self.state(from, checkpoint);
+        let state = state.ok_or_else(|| fail(io::ErrorKind::NotFound.into()))?;
+        let path = self.path(sprite);
+        if !path.exists() {
+            fs::write(&path, state).map_err(fail)?;
+            self.made().push(sprite);
+        }
+        Ok(path)
+    }
+
     async fn delete_checkpoint(&self, sprite: SpriteId, id: CheckpointId) -> Result<(), DiskError> {
         let fail = |source| Self::failed("delete a checkpoint", source);
         let passed = self.switches.pass(Step::DeleteCheckpoint, sprite).await;

@@ -37,6 +37,19 @@ where
     }
 }
 
+/// What was cloned, or was not for want of room.
+async fn cloned<T: Send + 'static>(
+    name: String,
+    work: impl FnOnce() -> Result<T, CheckpointError> + Send + 'static,
+) -> Result<T, DiskError> {
+    let made = tokio::task::spawn_blocking(work).await;
+    match made.map_err(|error| step(name.clone())(io::Error::other(error)))? {
+        Ok(made) => Ok(made),
+        Err(CheckpointError::Full(_)) => Err(DiskError::Full { step: name }),
+        Err(error @ CheckpointError::Step { .. }) => Err(step(name)(error)),
+    }
+}
+
 #[async_trait]
 impl Disks for PoolDisks {
     async fn create(
@@ -115,12 +128,7 @@ impl Disks for PoolDisks {
     async fn checkpoint(&self, sprite: SpriteId, id: CheckpointId) -> Result<(), DiskError> {
         let name = format!("make checkpoint {id} of {sprite}");
         let pool = self.pool.clone();
-        let made = tokio::task::spawn_blocking(move || pool.create_checkpoint(sprite, id)).await;
-        match made.map_err(|error| step(name.clone())(io::Error::other(error)))? {
-            Ok(()) => Ok(()),
-            Err(CheckpointError::Full(_)) => Err(DiskError::Full { step: name }),
-            Err(error @ CheckpointError::Step { .. }) => Err(step(name)(error)),
-        }
+        cloned(name, move || pool.create_checkpoint(sprite, id)).await
     }
 
     async fn restore(&self, sprite: SpriteId, to: CheckpointId) -> Result<(), DiskError> {
@@ -129,6 +137,17 @@ impl Disks for PoolDisks {
             pool.restore_checkpoint(sprite, to)
         })
         .await
+    }
+
+    async fn fork(
+        &self,
+        sprite: SpriteId,
+        from: SpriteId,
+        checkpoint: Option<CheckpointId>,
+    ) -> Result<PathBuf, DiskError> {
+        let name = format!("make the disk of {sprite} from that of {from}");
+        let pool = self.pool.clone();
+        cloned(name, move || pool.fork_disk(sprite, from, checkpoint)).await
     }
 
     async fn delete_checkpoint(&self, sprite: SpriteId, id: CheckpointId) -> Result<(), DiskError> {

@@ -162,6 +162,47 @@ async fn checkpoints_beside_a_writer_are_exact_prefixes_of_what_it_wrote() {
     server.finish();
 }
 
+/// A new sprite with the same disk: what was written in the one is there, what is written then is each one's own.
+#[tokio::test]
+async fn a_fork_has_what_its_source_had_and_a_life_of_its_own() {
+    if !ready() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let source = server.sprite("source").await;
+    text(&source, "echo one > state").await;
+    assert_eq!(keep(&source).await, "v1");
+    text(
+        &source,
+        "echo two > state; head -c 2000000 /dev/urandom > blob",
+    )
+    .await;
+    let sum = text(&source, "sha256sum < blob").await;
+    let from = async |name: &str, of: serde_json::Value| {
+        let body = serde_json::json!({ "name": name, "from": of });
+        let request = server.client().raw("POST", "/v1/sprites");
+        let answer = request.body(body.to_string()).send().await.unwrap();
+        assert_eq!(answer.status(), 201, "{name}");
+        server.client().sprite(name)
+    };
+    let fork = from("fork", serde_json::json!({ "sprite": "source" })).await;
+    assert_eq!(text(&fork, "cat state; hostname").await, "two\nfork");
+    assert_eq!(text(&fork, "sha256sum < blob").await, sum);
+    text(&fork, "echo three > state; rm blob; sync").await;
+    assert_eq!(text(&source, "cat state").await, "two");
+    assert_eq!(text(&source, "sha256sum < blob").await, sum);
+    let of = serde_json::json!({ "sprite": "source", "checkpoint": "v1" });
+    let old = from("old", of).await;
+    assert_eq!(
+        text(&old, "cat state; ls blob 2>&1 | grep -c 'No such'").await,
+        "one\n1"
+    );
+    source.destroy().await.unwrap();
+    assert_eq!(text(&fork, "cat state").await, "three");
+    assert_eq!(text(&old, "cat state").await, "one");
+    server.finish();
+}
+
 /// A server killed anywhere in it: the checkpoint is whole or not there, the restore is done.
 #[tokio::test]
 async fn a_killed_server_leaves_whole_checkpoints_and_finishes_restores() {

@@ -7,7 +7,7 @@ use sprite_agent_api::link::Stream;
 use sprite_agent_api::message::{ExecSpec, Reply, Request};
 use sprite_agent_api::{Frame, FrameKind};
 use sprite_host::{
-    Awake, Change, Connections, Hold, Host, IdleTimeout, IfTaken, NewSprite, Policy, Sprite,
+    Awake, Change, Connections, ForkOf, Hold, Host, IdleTimeout, IfTaken, NewSprite, Policy, Sprite,
 };
 use sprite_testkit::Seeded;
 use sprite_types::{
@@ -89,9 +89,20 @@ impl Client {
         }
     }
 
-    async fn creates(&self, name: SpriteName) {
-        let what = format!("create {name}");
-        let new = NewSprite::named(name);
+    async fn creates(mut self, name: SpriteName) {
+        let mut what = format!("create {name}");
+        let mut new = NewSprite::named(name);
+        if self.chance.below(3) == 0
+            && let Some(source) = self.world.rows().first()
+        {
+            let checkpoint = self.any_checkpoint(source.id).await;
+            let checkpoint = checkpoint.filter(|_| self.chance.below(2) == 0);
+            what = format!("{what} from {}", self.world.name(source.id));
+            new.from = Some(ForkOf {
+                sprite: source.id,
+                checkpoint,
+            });
+        }
         self.answered(&what, self.host.create(&self.world.org, new))
             .await;
     }

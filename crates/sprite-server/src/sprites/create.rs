@@ -4,9 +4,12 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use sprite_api::ErrorBody;
-use sprite_api::sprite::{CreateSprite, Sprite as SpriteBody};
-use sprite_host::{Idleness, NewSprite, PrivateAccess, ResourceRequest, UrlAuth, Who};
+use sprite_api::sprite::{CreateSprite, ForkOf as WireForkOf, Sprite as SpriteBody};
+use sprite_api::{ErrorBody, ErrorKind};
+use sprite_host::{
+    ForkOf, Idleness, LookupError, NewSprite, Principal, PrivateAccess, ResourceRequest, UrlAuth,
+    Who,
+};
 use sprite_types::{NameError, SpriteName};
 
 use super::Fields;
@@ -25,6 +28,7 @@ use crate::{answer, body};
         (status = 201, description = "The sprite", body = SpriteBody),
         (status = 400, description = "A field is wrong", body = ErrorBody),
         (status = 403, description = "A sprite asks for what only a token may give", body = ErrorBody),
+        (status = 404, description = "There is no such sprite or checkpoint to be forked", body = ErrorBody),
         (status = 409, description = "`name_taken`", body = ErrorBody),
         (status = 429, description = "The organization has as many sprites as it may", body = ErrorBody),
     )
@@ -34,7 +38,13 @@ pub(crate) async fn create(
     Caller(caller): Caller,
     request: Body,
 ) -> Answer<Response> {
-    let mut new = new_sprite(body::json(request).await?)?;
+    let mut request: CreateSprite = body::json(request).await?;
+    let from = match request.from.take() {
+        Some(from) => Some(fork_of(&app, &caller, from).await?),
+        None => None,
+    };
+    let mut new = new_sprite(request)?;
+    new.from = from;
     if let Who::Sprite(maker) = caller.who {
         if new.url_auth != UrlAuth::Sprite || new.private_access != PrivateAccess::Admins {
             return Err(Problem::not_from_inside("who may use a sprite's URL"));
@@ -47,6 +57,40 @@ pub(crate) async fn create(
         StatusCode::CREATED,
         &super::body(&sprite, &app.config),
     ))
+}
+
+/// Of what a new sprite is to be a fork, if the caller may know of that.
+async fn fork_of(app: &App, caller: &Principal, from: WireForkOf) -> Answer<ForkOf> {
+    if from.memory == Some(true) {
+        return Err(Problem::field("from.memory: memory cannot be forked yet"));
+    }
+    let name = from.sprite.unwrap_or_default();
+    if name.is_empty() {
+        return Err(Problem::field("from.sprite is required"));
+    }
+    let none = || Problem::new(ErrorKind::NotFound, "from: sprite not found");
+    let name: SpriteName = name.parse().map_err(|_| none())?;
+    let source = app.host.sprite(&caller.org, &name).await;
+    let source = source.map_err(|error| match error {
+        LookupError::NotFound => none(),
+        LookupError::Catalog(_) => error.into(),
+    })?;
+    if !caller.sees(&source) {
+        return Err(none());
+    }
+    let checkpoint = from.checkpoint.map(|id| {
+        id.parse().map_err(|_| {
+            let id: String = id.chars().take(80).collect();
+            Problem::new(
+                ErrorKind::NotFound,
+                format!("from: checkpoint not found: {id}"),
+            )
+        })
+    });
+    Ok(ForkOf {
+        sprite: source.id,
+        checkpoint: checkpoint.transpose()?,
+    })
 }
 
 fn new_sprite(request: CreateSprite) -> Answer<NewSprite> {
@@ -78,6 +122,7 @@ fn new_sprite(request: CreateSprite) -> Answer<NewSprite> {
         },
         api_access: config.api_access.unwrap_or(false),
         made_by: None,
+        from: None,
     })
 }
 
