@@ -28,6 +28,13 @@ struct Config {
 }
 
 #[derive(Debug, Clone, Serialize)]
+struct ForkOf {
+    sprite: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checkpoint: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize)]
 struct CreateBody {
     name: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -38,6 +45,8 @@ struct CreateBody {
     config: Option<Config>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     environment: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<ForkOf>,
 }
 
 /// A sprite that is to be made; [`send`](Self::send) makes it.
@@ -92,6 +101,32 @@ impl Create {
         self
     }
 
+    /// Makes it a fork of `sprite`, with its disk as it is now; see [`Sprite::fork`].
+    pub fn fork_of(mut self, sprite: impl Into<String>) -> Self {
+        self.body.from = Some(ForkOf {
+            sprite: sprite.into(),
+            checkpoint: None,
+        });
+        self
+    }
+
+    /// Makes it a fork of `sprite`, with its disk as it was when the checkpoint `id` was made.
+    ///
+    /// ```no_run
+    /// # async fn example(client: sprite_client::Client) -> Result<(), sprite_client::Error> {
+    /// let before = client.sprite("old").create_checkpoint(None).await?.done().await?;
+    /// client.create("new").fork_of_checkpoint("old", before).send().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn fork_of_checkpoint(mut self, sprite: impl Into<String>, id: impl Into<String>) -> Self {
+        self.body.from = Some(ForkOf {
+            sprite: sprite.into(),
+            checkpoint: Some(id.into()),
+        });
+        self
+    }
+
     /// How long the sprite runs on that nobody uses: a duration such as `30s`, `never`, or `server`, as the server says.
     pub fn idle_timeout(mut self, timeout: impl Into<String>) -> Self {
         self.body.config.get_or_insert_default().idle_timeout = Some(timeout.into());
@@ -108,7 +143,8 @@ impl Create {
     /// Makes the sprite.
     ///
     /// # Errors
-    /// A name that is taken is refused with status 409 and code `name_taken`.
+    /// A name that is taken is refused with status 409 and code `name_taken`. [`Error::is_not_found`] when there is
+    /// nothing of that name to fork.
     ///
     /// # Cancel safety
     /// When the future is dropped, the sprite may have been made all the same.
@@ -127,11 +163,30 @@ impl Client {
             url_settings: None,
             config: None,
             environment: BTreeMap::new(),
+            from: None,
         };
         Create {
             client: self.clone(),
             body,
         }
+    }
+}
+
+impl Sprite {
+    /// Another sprite, called `name`, that is to be made with this one's disk as it is now.
+    ///
+    /// Everything that was written before is in it. This one runs on, or sleeps on. The new one has its environment
+    /// variables, services and policies too, and its sizes where nothing else is asked for.
+    ///
+    /// ```no_run
+    /// # async fn example(sprite: sprite_client::Sprite) -> Result<(), sprite_client::Error> {
+    /// sprite.fork("experiment").label("experiment").send().await?;
+    /// let other = sprite.client().sprite("experiment");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn fork(&self, name: impl Into<String>) -> Create {
+        self.client().create(name).fork_of(self.name())
     }
 }
 
@@ -213,5 +268,33 @@ impl Update {
     pub async fn send(self) -> Result<SpriteInfo, Error> {
         let call = Call::new(Method::PUT, self.sprite.target()?).json(&self.body);
         self.sprite.client().json(&call).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_fork_says_of_what_and_a_create_does_not() {
+        let client = Client::new("http://127.0.0.1:1", "org/orgid/tokid/secret").expect("usable");
+        let plain = client.create("new");
+        let now = client.sprite("old").fork("new").label("x");
+        let then = client.create("new").fork_of_checkpoint("old", "v1");
+        for (create, body) in [
+            (plain, json!({"name": "new"})),
+            (
+                now,
+                json!({"name": "new", "labels": ["x"], "from": {"sprite": "old"}}),
+            ),
+            (
+                then,
+                json!({"name": "new", "from": {"sprite": "old", "checkpoint": "v1"}}),
+            ),
+        ] {
+            assert_eq!(serde_json::to_value(&create.body).expect("JSON"), body);
+        }
     }
 }
