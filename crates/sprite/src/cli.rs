@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     api, attach, auth, check, checkpoint, completion, config, console, create, destroy, exec, file,
-    info, list, login, logout, org, policy, proxy, restart, restore, services, sessions, sleep,
-    task, upgrade, url, usage, use_sprite,
+    fork, info, list, login, logout, org, policy, proxy, restart, restore, services, sessions,
+    sleep, task, upgrade, url, usage, use_sprite,
 };
 use crate::context::Global;
 
@@ -82,6 +82,7 @@ pub(crate) enum Command {
     #[command(visible_alias = "checkpoints")]
     Checkpoint(checkpoint::Args),
     Restore(restore::Args),
+    Fork(fork::Args),
     Attach(attach::Args),
     Proxy(proxy::Args),
     Restart(restart::Args),

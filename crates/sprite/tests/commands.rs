@@ -27,6 +27,12 @@ async fn server() -> Fake {
             ("POST", "/v1/sprites") if seen.json()["name"] == "taken" => {
                 conn.reply(409, r#"{"error":"name_taken","message":"a sprite named taken exists"}"#).await
             }
+            ("POST", "/v1/sprites") if seen.json()["from"]["checkpoint"] == "v9" => {
+                conn.reply(404, r#"{"error":"not_found","message":"a has no checkpoint v9"}"#).await
+            }
+            ("POST", "/v1/sprites") if seen.json()["from"]["sprite"] == "gone" => {
+                conn.reply(404, r#"{"error":"not_found","message":"there is no sprite gone"}"#).await
+            }
             ("POST", "/v1/sprites") => {
                 let name = seen.json()["name"].clone();
                 conn.reply(201, &json!({"name": name, "status": "cold"}).to_string()).await
@@ -807,4 +813,61 @@ async fn a_restore_is_told_of_and_its_failure_is_the_commands() {
     assert_eq!(cut.code, 1, "{cut:?}");
     assert_eq!(home.run(&["restore", "v9", "-s", "a"]).await.code, 1);
     assert_eq!(home.run(&["restore", "-s", "a"]).await.code, 2);
+}
+
+#[tokio::test]
+async fn a_fork_is_made_of_the_disk_or_of_a_checkpoint_and_told_as_a_create() {
+    let fake = server().await;
+    let home = Home::of(&fake);
+    let made = home.run(&["fork", "new", "-s", "a"]).await;
+    assert_eq!((made.code, made.stdout.as_str()), (0, "new\n"), "{made:?}");
+    assert!(made.stderr.starts_with("created new in "), "{made:?}");
+    let then = [
+        "fork",
+        "-s",
+        "a",
+        "new",
+        "--checkpoint",
+        "v1",
+        "--label",
+        "x",
+        "--label",
+        "y",
+        "--json",
+    ];
+    let then = home.run(&then).await;
+    let shown: Value = serde_json::from_str(&then.stdout).expect("JSON");
+    assert_eq!(shown["name"], "new", "{then:?}");
+    let seen = fake.seen();
+    let bodies: Vec<Value> = seen.iter().map(Seen::json).collect();
+    let of_checkpoint = json!({"sprite": "a", "checkpoint": "v1"});
+    assert_eq!(
+        bodies,
+        [
+            json!({"name": "new", "from": {"sprite": "a"}}),
+            json!({"name": "new", "labels": ["x", "y"], "from": of_checkpoint}),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_fork_that_is_refused_says_what_to_do() {
+    let fake = server().await;
+    let home = Home::of(&fake);
+    for (words, hint) in [
+        (&["taken", "-s", "a"][..], "choose another name"),
+        (&["new", "-s", "gone"], "see what there is: sprite list"),
+        (
+            &["new", "-s", "a", "--checkpoint", "v9"],
+            "sprite checkpoint list --include-auto -s a",
+        ),
+    ] {
+        let ran = home.run(&[&["fork"], words].concat()).await;
+        assert_eq!((ran.code, ran.stdout.as_str()), (1, ""), "{ran:?}");
+        assert!(ran.stderr.contains(hint), "{ran:?}");
+    }
+    let asked = fake.seen().len();
+    assert_eq!(home.run(&["fork", "new"]).await.code, 2);
+    assert_eq!(home.run(&["fork", "-s", "a"]).await.code, 2);
+    assert_eq!(fake.seen().len(), asked, "what makes no sense is not sent");
 }

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::time::Instant;
 
+use sprite_client::{Create, Error, SpriteInfo};
 use uuid::Uuid;
 
 use crate::attend::Wanted;
@@ -72,32 +73,41 @@ pub(crate) async fn run(args: Args, context: &Context) -> Result<u8, Failure> {
     if args.api_access {
         create = create.api_access(true);
     }
-    let begun = Instant::now();
-    let sprite = create
-        .send()
-        .await
-        .map_err(|error| context.failure(&error))?;
-    show::note(&format!(
-        "created {} in {} ms",
-        show::plain(&sprite.name),
-        begun.elapsed().as_millis()
-    ));
-    if context.global.json {
-        let value = serde_json::to_value(&sprite)
-            .map_err(|error| Failure::caused("cannot show the answer", &error))?;
-        show::json(&value)?;
-        return Ok(0);
-    }
+    let sprite = make(create).await;
+    let sprite = sprite.map_err(|error| context.failure(&error))?;
     let someone = io::stdin().is_terminal() && io::stdout().is_terminal();
-    if args.skip_console || !someone {
-        show::line(&show::plain(&sprite.name))?;
-        return Ok(0);
+    if args.skip_console || context.global.json || !someone {
+        return print(&sprite, context);
     }
     let wanted = Wanted {
         ports: true,
         browser: Consent::Ask,
     };
     console::open(context, &context.client().sprite(sprite.name), wanted).await
+}
+
+/// Makes a sprite, and says how long that took.
+pub(super) async fn make(create: Create) -> Result<SpriteInfo, Error> {
+    let begun = Instant::now();
+    let sprite = create.send().await?;
+    show::note(&format!(
+        "created {} in {} ms",
+        show::plain(&sprite.name),
+        begun.elapsed().as_millis()
+    ));
+    Ok(sprite)
+}
+
+/// Prints the name of a sprite that was made, or as JSON all that is known about it.
+pub(super) fn print(sprite: &SpriteInfo, context: &Context) -> Result<u8, Failure> {
+    if context.global.json {
+        let value = serde_json::to_value(sprite)
+            .map_err(|error| Failure::caused("cannot show the answer", &error))?;
+        show::json(&value)?;
+        return Ok(0);
+    }
+    show::line(&show::plain(&sprite.name))?;
+    Ok(0)
 }
 
 /// A name that nobody has yet, most likely: one in some seven billion.

@@ -139,6 +139,7 @@ mod tests {
             "sessions kill",
             "checkpoint create",
             "restore",
+            "fork",
             "org use",
             "completion",
         ] {

@@ -12,6 +12,7 @@ pub(crate) mod create;
 pub(crate) mod destroy;
 pub(crate) mod exec;
 pub(crate) mod file;
+pub(crate) mod fork;
 mod generate_docs;
 pub(crate) mod info;
 pub(crate) mod list;
@@ -57,6 +58,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Task(args) => task::run(args, &open()?).await,
         Command::Checkpoint(args) => checkpoint::run(args, &open()?).await,
         Command::Restore(args) => restore::run(&args, &open()?).await,
+        Command::Fork(args) => fork::run(args, &open()?).await,
         Command::Attach(args) => attach::run(&args, &open()?).await,
         Command::Proxy(args) => proxy::run(args, &open()?).await,
         Command::Restart(args) => restart::run(&args, &open()?).await,
