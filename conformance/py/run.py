@@ -14,6 +14,7 @@ from control import control
 from errors import errors
 from exec import execs, silence
 from files import files
+from forks_http import forks_http
 import record
 from harness import Context, run_all, wanted
 from policies import policies
@@ -28,7 +29,7 @@ def main() -> int:
         record.begin()
     context = Context.from_environment()
     suites = [sprites, execs, sessions, control, errors, policies, files]
-    suites = wanted([*suites, checkpoints, checkpoints_http, services])
+    suites = wanted([*suites, checkpoints, checkpoints_http, forks_http, services])
     tally = run_all(suites, wanted([silence]), context)
     for sprite in context.client.list_all_sprites(context.prefix):
         sprite.delete()
