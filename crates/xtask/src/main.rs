@@ -48,6 +48,8 @@ cargo xtask COMMAND
                    the box, where ratios alone mean anything; --box wherever
   bench files      those of files alone
   bench sleepers   those of many sprites that sleep alone
+  bench checkpoints
+                   those of checkpoints and forks alone
   bench url        those of sprites' URLs alone
   bench --debug    tries the bench itself: the numbers of a debug build mean nothing
   soak             what takes hours: every test that wants KVM, each fuzzer for ten minutes, simulated lives;

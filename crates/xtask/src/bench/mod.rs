@@ -4,6 +4,7 @@
 //! measured as root on a server of our own; without root the command starts itself again by sudo. Virtual machines
 //! are measured apart, where KVM is: see [`machines`].
 
+mod checkpoints;
 mod files;
 mod floor;
 pub mod machines;
@@ -43,6 +44,10 @@ pub const NAMES: &[&str] = &[
     "sleepers list",
     "sleepers wake",
     "sleepers memory",
+    "checkpoint",
+    "restore",
+    "fork",
+    "forks at once",
     "file write",
     "file read",
     "file push",
@@ -66,6 +71,8 @@ const STDOUT_BYTES: u64 = 1 << 30;
 pub enum Part {
     /// Every one.
     All,
+    /// Those of checkpoints and forks.
+    Checkpoints,
     /// Those of files.
     Files,
     /// Those of sprites that sleep, and many.
@@ -75,12 +82,19 @@ pub enum Part {
 }
 
 impl Part {
-    const EVERY: [Self; 4] = [Self::All, Self::Files, Self::Sleepers, Self::Url];
+    const EVERY: [Self; 5] = [
+        Self::All,
+        Self::Checkpoints,
+        Self::Files,
+        Self::Sleepers,
+        Self::Url,
+    ];
 
     /// Its word.
     pub fn name(self) -> &'static str {
         match self {
             Self::All => "all",
+            Self::Checkpoints => "checkpoints",
             Self::Files => "files",
             Self::Sleepers => "sleepers",
             Self::Url => "url",
@@ -158,6 +172,11 @@ pub fn measure(host: Host, build: Build, part: Part) -> Outcome {
             idle(&server, &api)?.into_iter().for_each(&mut tell);
         }
         server.remove()?;
+    }
+    if part.has(Part::Checkpoints) {
+        checkpoints::rows(host, build)?
+            .into_iter()
+            .for_each(&mut tell);
     }
     if part.has(Part::Sleepers) {
         sleepers::rows(host, build)?.into_iter().for_each(&mut tell);

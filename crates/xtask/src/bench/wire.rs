@@ -218,6 +218,44 @@ impl Api {
         self.request("POST", &format!("/v1/sprites/{name}/sleep"), "", 204)
     }
 
+    /// Makes a checkpoint.
+    ///
+    /// # Errors
+    /// It is not made.
+    pub fn checkpoint(&self, name: &str) -> Outcome {
+        self.progress(&format!("/v1/sprites/{name}/checkpoint"))
+    }
+
+    /// Brings a sprite back to a checkpoint.
+    ///
+    /// # Errors
+    /// It is not brought back.
+    pub fn restore(&self, name: &str, id: &str) -> Outcome {
+        self.progress(&format!("/v1/sprites/{name}/checkpoints/{id}/restore"))
+    }
+
+    /// Makes a sprite with the disk of another.
+    ///
+    /// # Errors
+    /// The answer is not 201.
+    pub fn fork(&self, source: &str, name: &str) -> Outcome {
+        let body = format!("{{\"name\":\"{name}\",\"from\":{{\"sprite\":\"{source}\"}}}}");
+        self.request("POST", "/v1/sprites", &body, 201)
+    }
+
+    /// Asks for what is told line by line, until it is complete.
+    fn progress(&self, path: &str) -> Outcome {
+        let mut stream = self.begun("POST", path, 0)?;
+        let mut said = String::new();
+        let step = Failure::io(format!("POST {path}"));
+        stream.read_to_string(&mut said).map_err(step)?;
+        if said.contains("\"type\":\"complete\"") {
+            Ok(())
+        } else {
+            Err(Failure::Check(format!("POST {path}: {said}")))
+        }
+    }
+
     /// A request whose body of `length` bytes is to follow.
     fn begun(&self, method: &str, path: &str, length: u64) -> Outcome<TcpStream> {
         let mut stream = self.connect()?;
