@@ -342,12 +342,14 @@ async fn insert(tx: &mut SqliteConnection, new: &NewSprite) -> Result<(), Catalo
         "INSERT INTO sprites (id, org_id, name, driver, image, generation, incarnation, status, labels, url_auth, \
          private_access, cpus, memory_mib, storage_gb, pids, environment, idle_timeout_ms, connections, api_access, \
          made_by, created_at, updated_at) \
-         SELECT ?, id, ?, ?, ?, 1, 0, 'cold', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM organisations WHERE id = ?",
+         SELECT ?, id, ?, ?, ?, 1, ?, 'cold', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM organisations WHERE id = ?",
     )
     .bind(new.id.to_string())
     .bind(new.name.as_str())
     .bind(new.driver.to_string())
     .bind(&new.image)
+    // The disk of a fork was run on already: a first machine's is as its image.
+    .bind(i64::from(new.fork_of.is_some()))
     .bind(words(&new.labels))
     .bind(new.url_auth.as_str())
     .bind(new.private_access.as_str())

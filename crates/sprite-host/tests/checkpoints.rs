@@ -314,6 +314,8 @@ async fn a_fork_begins_with_the_disk_and_everything_that_goes_with_it() {
     let forked = forked.await.expect("no panic").expect("fork");
     assert_eq!(disk(&test, &forked), "two");
     assert_ne!(forked.id, source.id);
+    // A disk that was run on is nothing for a memory that new disks begin with.
+    assert_eq!((source.incarnation.0, forked.incarnation.0), (1, 2));
     assert_eq!(forked.environment, source.environment);
     assert_eq!(forked.resources, source.resources);
     let policies = host.policies(&forked).await.expect("policies");
