@@ -108,7 +108,7 @@ pub const PARTS: &[Part] = &[
     },
     Part {
         name: "microvm",
-        filter: "package(sprited) & (binary(/^(sleep|golden|linux|microvm|checkpoints)$/) + test(/^(exit_codes_streams|monitors::)/))",
+        filter: "package(sprited) & (binary(/^(sleep|golden|linux|microvm)$/) + test(/^(exit_codes_streams|a_checkpoint_brings_back|a_fork_has|monitors::)/))",
         driver: Some("microvm"),
         place: Place::Anywhere,
         when: When::Always,
@@ -116,7 +116,7 @@ pub const PARTS: &[Part] = &[
     // Whatever is promised of sprites is promised with this driver too, and tried by the same tests.
     Part {
         name: "microvm-sprites",
-        filter: "package(sprited) & (binary(/^(sessions|recovery|properties|journal|files|inside|ports|services|holds|endless)$/) - test(/^exit_codes_streams/))",
+        filter: "package(sprited) & (binary(/^(sessions|recovery|properties|journal|files|inside|ports|services|holds|endless|checkpoints)$/) - test(/^(exit_codes_streams|a_checkpoint_brings_back|a_fork_has)/))",
         driver: Some("microvm"),
         place: Place::Anywhere,
         when: When::Asked,
