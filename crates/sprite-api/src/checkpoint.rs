@@ -88,7 +88,7 @@ mod tests {
         let line = serde_json::to_string(&CheckpointEvent { kind, time }).expect("JSON");
         assert_eq!(
             line,
-            r#"{"type":"complete","data":"Checkpoint v8 created","time":"2026-01-05T10:30:00Z"}"#
+            r#"{"type":"complete","data":"Checkpoint v8 created","time":"2026-01-05T10:30:00.000000Z"}"#
         );
         let kind = CheckpointEventKind::Error {
             error: "no room".to_owned(),
@@ -96,7 +96,7 @@ mod tests {
         let line = serde_json::to_string(&CheckpointEvent { kind, time }).expect("JSON");
         assert_eq!(
             line,
-            r#"{"type":"error","error":"no room","time":"2026-01-05T10:30:00Z"}"#
+            r#"{"type":"error","error":"no room","time":"2026-01-05T10:30:00.000000Z"}"#
         );
     }
 }
