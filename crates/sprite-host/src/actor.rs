@@ -256,13 +256,23 @@ impl Actor {
             let Some(event) = self.next_event().await else {
                 continue;
             };
-            let policy = self.policy();
-            let (state, actions) = step(&self.state, event, self.ctx.shared.now(), &policy);
-            self.state = state;
-            // Before anybody is answered: he uses it at once.
-            self.tell_line();
-            self.act(actions);
+            // What is decided now knows of all bytes so far. The end of an operation is of what was, and comes first.
+            if !matches!(event, Event::Finished(_))
+                && let Some(at) = self.ledger.traffic()
+            {
+                self.take_in(Event::Traffic(at));
+            }
+            self.take_in(event);
         }
+    }
+
+    fn take_in(&mut self, event: Event) {
+        let policy = self.policy();
+        let (state, actions) = step(&self.state, event, self.ctx.shared.now(), &policy);
+        self.state = state;
+        // Before anybody is answered: he uses it at once.
+        self.tell_line();
+        self.act(actions);
     }
 
     /// What happens next; `None` if it needed no decision.

@@ -59,7 +59,8 @@ pub struct Policy {
 pub enum Request {
     /// To hold it awake.
     Wake,
-    /// That it sleeps now, whoever is connected: it waits for calls alone, and is refused where they last longer.
+    /// That it sleeps now, whoever is connected: it waits for calls, and is refused where they last longer; and for a
+    /// quarter of a second without bytes, but two seconds at most.
     Sleep {
         /// When it is given up.
         until: Moment,

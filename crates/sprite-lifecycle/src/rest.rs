@@ -1,7 +1,7 @@
 //! What waits is looked at whenever a sprite is at rest: first the end, then the shut-down, then restarts, then
 //! wakes, then sleep.
 
-use crate::event::{Action, Answer, Memory, Operation, Refusal, Stop, Why};
+use crate::event::{Answer, Memory, Operation, Refusal, Stop, Why};
 use crate::state::{Phase, Rest, Wake};
 use crate::step::Turn;
 
@@ -83,28 +83,30 @@ impl Turn {
         }
     }
 
-    /// Who asked for sleep waits for calls alone. A task was promised the time that it asked for.
+    /// Who asked for sleep waits for calls, and a moment for what is just being answered. A task was promised the time
+    /// that it asked for.
     fn settle_sleeps(&mut self) {
         let task = self.state.has_task(self.now);
-        let given_up = |until| task || until <= self.now;
+        let now = self.now;
+        let given_up = |until| task || until <= now;
         let waiting = std::mem::take(&mut self.state.waiting.sleeps);
-        for (request, until) in waiting {
-            if given_up(until) {
-                self.actions
-                    .push(Action::Answer(request, Answer::Refused(Refusal::Held)));
+        for asked in waiting {
+            if given_up(asked.until) {
+                self.answer(asked.request, Answer::Refused(Refusal::Held));
             } else {
-                self.state.waiting.sleeps.push((request, until));
+                self.state.waiting.sleeps.push(asked);
             }
         }
-        if !self.state.waiting.sleeps.is_empty() && self.state.holds.calls == 0 {
+        let quiet = self.state.quiet_at().is_some_and(|at| at <= self.now);
+        if quiet && self.state.holds.calls == 0 {
             self.fall_asleep(Why::Asked, 0);
         }
     }
 
     /// Answers all who asked for sleep: it sleeps.
     fn asleep(&mut self) {
-        for (request, _) in std::mem::take(&mut self.state.waiting.sleeps) {
-            self.answer(request, Answer::Asleep);
+        for asked in std::mem::take(&mut self.state.waiting.sleeps) {
+            self.answer(asked.request, Answer::Asleep);
         }
     }
 
@@ -168,8 +170,8 @@ impl Turn {
 
     /// Answers all who asked for sleep: it does not.
     pub(crate) fn refuse_sleeps(&mut self, refusal: &Refusal) {
-        for (request, _) in std::mem::take(&mut self.state.waiting.sleeps) {
-            self.answer(request, Answer::Refused(refusal.clone()));
+        for asked in std::mem::take(&mut self.state.waiting.sleeps) {
+            self.answer(asked.request, Answer::Refused(refusal.clone()));
         }
     }
 

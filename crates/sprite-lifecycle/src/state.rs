@@ -8,6 +8,14 @@ use crate::holds::Holds;
 /// How often the wait before another attempt to fall asleep is doubled.
 const SLEEP_DOUBLINGS: u32 = 6;
 
+/// For how long no byte has passed when a sprite is put to sleep that somebody is connected to: an answer is on its way
+/// for up to 200 ms, if it waits for an acknowledgement that is delayed. Source: RFC 9293 §3.8.6.3, and Linux'
+/// `TCP_DELACK_MAX`.
+const QUIET: Duration = Duration::from_millis(250);
+
+/// How long after it was asked to a sprite sleeps, whatever passes.
+const LOUD: Duration = Duration::from_secs(2);
+
 /// How long after it failed it is tried again to record the end of a machine. Nothing but what is told of the
 /// sprite depends on it, and a full disk is not freed in a moment.
 pub(crate) const RECORD_PAUSE: Duration = Duration::from_secs(2);
@@ -20,6 +28,8 @@ pub struct State {
     pub(crate) holds: Holds,
     /// Until when the sprite's own tasks hold it; a moment that has passed holds nothing.
     pub(crate) tasks_until: Option<Moment>,
+    /// When bytes last went over a connection, as far as that was told.
+    pub(crate) passed: Option<Moment>,
     pub(crate) waiting: Waiting,
 }
 
@@ -132,13 +142,21 @@ pub enum Rest {
     },
 }
 
+/// A request to sleep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AskedToSleep {
+    pub(crate) request: RequestId,
+    pub(crate) at: Moment,
+    /// When it is given up.
+    pub(crate) until: Moment,
+}
+
 /// Requests that were not answered yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Waiting {
     pub(crate) create: Option<RequestId>,
     pub(crate) wakes: Vec<RequestId>,
-    /// Each with when it is given up.
-    pub(crate) sleeps: Vec<(RequestId, Moment)>,
+    pub(crate) sleeps: Vec<AskedToSleep>,
     pub(crate) restarts: Vec<RequestId>,
     pub(crate) destroys: Vec<RequestId>,
     pub(crate) closes: Vec<RequestId>,
@@ -158,6 +176,7 @@ impl State {
             phase,
             holds: Holds::default(),
             tasks_until: None,
+            passed: None,
             waiting: Waiting::default(),
         }
     }
@@ -229,6 +248,17 @@ impl State {
         self.holds.keep_awake(policy) || self.has_task(now)
     }
 
+    /// From when on a sprite sleeps that was asked to, unless calls hold it: what was sent to it before is answered by
+    /// then, as far as anybody can tell.
+    pub(crate) fn quiet_at(&self) -> Option<Moment> {
+        let asked = self.waiting.sleeps.iter().map(|asked| asked.at).min()?;
+        let quiet = match self.passed {
+            Some(passed) if !self.holds.is_empty() => passed.after(QUIET),
+            Some(_) | None => asked,
+        };
+        Some(quiet.min(asked.after(LOUD)))
+    }
+
     /// Whether nothing will happen before the next request, and nothing of a machine is there: the owner may
     /// forget the state, and begin with [`State::cold`] or [`State::warm`] again unless the sprite is gone. Not while
     /// somebody is connected to what sleeps: what he sends wakes it.
@@ -264,7 +294,8 @@ impl State {
                 idle_since,
                 sleepless,
             } => {
-                let given_up = self.waiting.sleeps.iter().map(|(_, until)| *until).min();
+                let given_up = self.waiting.sleeps.iter().map(|asked| asked.until).min();
+                let quiet = self.quiet_at().filter(|_| self.holds.calls == 0);
                 let idle = match idle_since {
                     Some(since) => idle_until(*since, *sleepless, policy),
                     // Idleness begins with the end of the last task, unless somebody holds it then.
@@ -273,7 +304,7 @@ impl State {
                     }
                     None => None,
                 };
-                [given_up, idle].into_iter().flatten().min()
+                [given_up, quiet, idle].into_iter().flatten().min()
             }
             Phase::Warm { since, memory } => {
                 let cold = match memory {

@@ -6,7 +6,7 @@ use crate::event::{
 };
 use crate::holds::Holds;
 use crate::state::{
-    Phase, RECORD_PAUSE, Sleep, State, Wake, destroy_pause, idle_until, stir_pause,
+    AskedToSleep, Phase, RECORD_PAUSE, Sleep, State, Wake, destroy_pause, idle_until, stir_pause,
 };
 
 /// How often a step of a destroy fails before those who wait for it are told; it is tried on after that.
@@ -150,7 +150,11 @@ impl Turn {
         if self.state.waiting.sleeps.len() >= self.policy.most_waiting {
             return self.answer(id, Answer::Refused(Refusal::Busy));
         }
-        self.state.waiting.sleeps.push((id, until));
+        self.state.waiting.sleeps.push(AskedToSleep {
+            request: id,
+            at: self.now,
+            until,
+        });
     }
 
     fn held(&mut self, added: Holds, released: Holds) {
@@ -158,6 +162,7 @@ impl Turn {
     }
 
     fn traffic(&mut self, at: Moment) {
+        self.state.passed = self.state.passed.max(Some(at));
         match &mut self.state.phase {
             Phase::Running { idle_since, .. } => {
                 if let Some(since) = idle_since {

@@ -677,6 +677,43 @@ fn a_request_to_sleep_ignores_connections_and_waits_for_calls() {
     );
 }
 
+/// An answer to what was just sent would come at the next wake alone, and nobody would wake it for that.
+#[test]
+fn a_request_to_sleep_waits_until_connections_are_quiet_and_not_for_long() {
+    let mut life = with(Hold::Connection);
+    let sleep = |life: &Life| Request::Sleep {
+        until: life.now.after(Duration::from_secs(10)),
+    };
+    let millis = |life: &Life, millis| life.now.after(Duration::from_millis(millis));
+    life.on(Event::Traffic(life.now));
+    assert_eq!(life.on(request(2, sleep(&life))), []);
+    assert_eq!(life.state.deadline(&POLICY), Some(millis(&life, 250)));
+    life.now = millis(&life, 200);
+    life.on(Event::Traffic(life.now));
+    life.now = millis(&life, 249);
+    assert_eq!(life.on(Event::Tick), [], "something passed since");
+    life.now = millis(&life, 1);
+    assert_eq!(life.on(Event::Tick), falls_asleep(Why::Asked));
+    life.on(Event::Finished(Ok(())));
+    life.on(Event::Finished(Ok(())));
+
+    // What never ends is not waited for.
+    let mut life = with(Hold::Connection);
+    life.on(Event::Traffic(life.now));
+    assert_eq!(life.on(request(2, sleep(&life))), []);
+    for _ in 0..19 {
+        life.now = millis(&life, 100);
+        assert_eq!(life.on(Event::Traffic(life.now)), []);
+    }
+    life.now = millis(&life, 100);
+    assert_eq!(life.on(Event::Traffic(life.now)), falls_asleep(Why::Asked));
+
+    // Nobody is connected who could wait for an answer.
+    let mut life = Life::running();
+    life.on(Event::Traffic(life.now));
+    assert_eq!(life.on(request(2, sleep(&life))), falls_asleep(Why::Asked));
+}
+
 #[test]
 fn bytes_that_come_while_it_is_put_to_sleep_wake_it_again() {
     let mut life = with(Hold::Connection);

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 const LONG: Duration = Duration::from_secs(120);
 
 /// A WebSocket server for the key of RFC 6455 §1.3. Each message is a number, which must be the next one: it is
-/// answered, and anything else ends the connection.
+/// answered, each fifth only after a moment's thought, and anything else ends the connection.
 const SOCKET: &str = r#"use IO::Socket::INET; my $next = 0; sub get { my $b = '';
     while (length $b < $_[1]) { sysread($_[0], $b, $_[1] - length $b, length $b) or exit 1 } $b }
 my $s = IO::Socket::INET->new(LocalAddr => '0.0.0.0:8080', Listen => 5, ReuseAddr => 1) or die; my $c = $s->accept;
@@ -28,6 +28,7 @@ syswrite $c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnecti
 while (1) { my ($op, $n) = unpack 'CC', get($c, 2); $op == 0x81 and $n > 0x80 or exit 2;
     my @m = unpack 'C4', get($c, 4); my @b = unpack 'C*', get($c, $n & 0x7f); my $i = 0;
     my $said = pack 'C*', map { $_ ^ $m[$i++ % 4] } @b; $said eq $next++ or exit 3;
+    select undef, undef, undef, 0.03 if $said % 5 == 0;
     syswrite $c, pack('CC', 0x81, length $said) . $said }"#;
 
 /// A message of a client, masked.
@@ -118,7 +119,7 @@ async fn sleeps(times: u64) {
     .await;
     let mut counting = Counting::open(&server, &sprite).await;
     for round in 0..times {
-        match round % 3 {
+        match round % 4 {
             // It sleeps when something is sent.
             0 => {
                 sprite.sleep().await.unwrap();
@@ -130,6 +131,11 @@ async fn sleeps(times: u64) {
             1 => {
                 let (slept, ()) = tokio::join!(sprite.sleep(), counting.send(3));
                 slept.unwrap();
+            }
+            // It thinks about its answer when it is to sleep, and nobody says anything afterwards.
+            2 => {
+                counting.send(5).await;
+                sprite.sleep().await.unwrap();
             }
             // It has much to answer when it is to sleep.
             _ => {

@@ -152,7 +152,7 @@ async fn said(sprite: &Sprite, name: &str) -> Vec<String> {
 async fn until_said(sprite: &Sprite, name: &str, lines: &[&str]) {
     eventually(SOON, async || match said(sprite, name).await {
         all if all == lines => Ok(()),
-        other => Err(format!("{other:?}")),
+        other => Err(format!("{name} said {other:?}")),
     })
     .await;
 }
@@ -266,6 +266,8 @@ async fn services_outlive_sleep_crashes_and_boots_and_a_stop_sticks() {
     let sprite = server.sprite("lasting").await;
     put(&sprite, "web", QUIET).await;
     put(&sprite, "job", QUIET).await;
+    // It runs from its first moment, before it has said anything.
+    until_said(&sprite, "job", &["up"]).await;
     let stopped = all(sprite.stop_service("job", None).await.unwrap()).await;
     assert!(
         matches!(

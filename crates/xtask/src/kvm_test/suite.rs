@@ -251,8 +251,9 @@ fn programs(list: &str) -> Outcome<Vec<PathBuf>> {
 
 /// nextest's words for a part, after those that say where its tests are.
 pub fn words(part: &Part, selection: Selection<'_>) -> Vec<String> {
-    // A test that takes too long for every run is run by its name.
+    // A test that takes too long for every run is run by its name, not by its part's.
     let ignored = match selection {
+        Selection::Named(name) if name == part.name => "default",
         Selection::Named(_) | Selection::Everything => "all",
         Selection::Usual => "default",
     };

@@ -5,3 +5,4 @@ mod agent;
 mod disk;
 mod files;
 mod kernel;
+mod processes;
