@@ -167,6 +167,7 @@ fn with_kvm(host: Host, state: &mut State) -> Outcome<Tally> {
     let wish = kvm_test::Wish {
         place: kvm_test::Place::Best,
         name: None,
+        vmm: None,
         within: kvm_test::TESTS_WITHIN,
     };
     let tried = kvm_test::test(host, &wish, Consent::Given)?;

@@ -14,7 +14,7 @@ mod outer;
 mod suite;
 mod visit;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use crate::kvm_test::cpio::Archive;
@@ -52,6 +52,8 @@ pub struct Wish {
     pub place: Place,
     /// Only the part of this name, or the tests whose name holds it.
     pub name: Option<String>,
+    /// The monitor of virtual machines, if it is not the one that was built: a `firecracker`, say.
+    pub vmm: Option<PathBuf>,
     /// How long the box may take for it.
     pub within: Duration,
 }
@@ -76,6 +78,7 @@ impl Wish {
         let mut wish = Self {
             place: Place::Best,
             name: None,
+            vmm: None,
             within: TESTS_AT_LEISURE,
         };
         let mut words = words.iter();
@@ -84,6 +87,13 @@ impl Wish {
                 "--box" if wish.place == Place::Best => wish.place = Place::Box,
                 "--box" => {}
                 "--shell" => wish.place = Place::Shell,
+                "--vmm" => {
+                    let path = words.next().ok_or_else(|| {
+                        Failure::Refused("the path of a program follows --vmm".to_owned())
+                    })?;
+                    let found = std::fs::canonicalize(path);
+                    wish.vmm = Some(found.map_err(Failure::io(format!("look at {path}")))?);
+                }
                 "--" => match (words.next(), words.next()) {
                     (Some(name), None) => wish.name = Some(plain(name)?),
                     _ => {
@@ -156,6 +166,7 @@ pub fn soak(host: Host, place: Place, consent: Consent) -> Outcome {
     let wish = Wish {
         place,
         name: None,
+        vmm: None,
         within: SOAK_WITHIN,
     };
     tell(&tried(host, &wish, Selection::Everything, consent)?)
@@ -178,7 +189,7 @@ fn tried(host: Host, wish: &Wish, selection: Selection<'_>, consent: Consent) ->
     match obstacle {
         None => {
             eprintln!("on this computer's own KVM");
-            native::test(&host, selection, consent)
+            native::test(&host, selection, wish.vmm.as_deref(), consent)
         }
         Some(why) => {
             eprintln!("in the box: {why}");
@@ -219,9 +230,13 @@ fn test_in_box(
         visit.bring_images(host, &Build::Debug.directory().join("sprited"))
     })?;
     let boxes = boxes(selection);
+    let vmm = match &wish.vmm {
+        Some(vmm) => Some(visit.bring_file(vmm, "vmm")?),
+        None => None,
+    };
     let parts: String = selection
         .parts()
-        .map(|part| command(part, selection, boxes))
+        .map(|part| command(part, selection, vmm.as_deref(), boxes))
         .collect();
     let command = format!("failed=0\n{parts}exit $failed\n");
     let mut all = Tried::default();
@@ -280,7 +295,7 @@ fn boxes(selection: Selection<'_>) -> usize {
 }
 
 /// Shell lines that run a box's share of a part, and keep its report.
-fn command(part: &Part, selection: Selection<'_>, boxes: usize) -> String {
+fn command(part: &Part, selection: Selection<'_>, vmm: Option<&Path>, boxes: usize) -> String {
     let nextest = Program::new("/mnt/box/cargo-nextest")
         .args(["nextest", "run"])
         .args(["--binaries-metadata", "/mnt/box/binaries.json"])
@@ -289,7 +304,7 @@ fn command(part: &Part, selection: Selection<'_>, boxes: usize) -> String {
         .args([workspace()])
         .args(suite::words(part, selection));
     let variables: String = part
-        .environment()
+        .environment(vmm)
         .iter()
         .map(|(name, value)| format!("{name}={value} "))
         .collect();

@@ -1,6 +1,7 @@
 //! The tests on this computer's own KVM.
 
 use std::fs::{self, OpenOptions};
+use std::path::Path;
 
 use crate::failure::Outcome;
 use crate::host::{Consent, Host, Privilege, target_directory, workspace};
@@ -51,7 +52,12 @@ fn virtualizes(processor: &str) -> bool {
 ///
 /// # Errors
 /// They cannot be run to their end.
-pub fn test(host: &Host, selection: Selection<'_>, consent: Consent) -> Outcome<Tried> {
+pub fn test(
+    host: &Host,
+    selection: Selection<'_>,
+    vmm: Option<&Path>,
+    consent: Consent,
+) -> Outcome<Tried> {
     host.agree(
         &["tests set up machines, networks, mounts and loop devices, and remove them".to_owned()],
         consent,
@@ -63,7 +69,7 @@ pub fn test(host: &Host, selection: Selection<'_>, consent: Consent) -> Outcome<
             .args(suite::selection())
             .args(suite::words(part, selection))
             .dir(workspace());
-        for (name, value) in part.environment() {
+        for (name, value) in part.environment(vmm) {
             program = program.env(name, value);
         }
         if host.privilege == Privilege::Sudo {

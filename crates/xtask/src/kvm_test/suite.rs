@@ -171,14 +171,16 @@ impl Part {
         }
     }
 
-    /// Variables for its tests.
-    pub fn environment(&self) -> Vec<(&'static str, &'static str)> {
+    /// Variables for its tests; `vmm` is the monitor if it is not the built one.
+    pub fn environment(&self, vmm: Option<&Path>) -> Vec<(&'static str, String)> {
+        let Some(driver) = self.driver else {
+            return Vec::new();
+        };
         // What boots in seconds takes half a minute in an emulator that others slow down.
-        let patience = ("SPRITED_BOOT_WITHIN", "180s");
-        self.driver
-            .into_iter()
-            .flat_map(|driver| [("SPRITED_DRIVER", driver), patience])
-            .collect()
+        let patience = ("SPRITED_BOOT_WITHIN", "180s".to_owned());
+        let vmm = vmm.map(|vmm| ("SPRITED_VMM", vmm.display().to_string()));
+        let driver = ("SPRITED_DRIVER", driver.to_owned());
+        [driver, patience].into_iter().chain(vmm).collect()
     }
 }
 

@@ -115,6 +115,15 @@ impl<'a> Visit<'a> {
         self.tree.add(&program, &Path::new("box").join(name))
     }
 
+    /// Brings a file into the box's `/mnt/box` under another name; where it is there.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn bring_file(&mut self, file: &Path, name: &str) -> Outcome<PathBuf> {
+        self.tree.add(file, &Path::new("box").join(name))?;
+        Ok(Path::new("/mnt/box").join(name))
+    }
+
     /// Brings a text as a file of the box's `/mnt/box`.
     ///
     /// # Errors
