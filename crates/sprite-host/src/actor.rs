@@ -258,9 +258,9 @@ impl Actor {
             };
             // What is decided now knows of all bytes so far. The end of an operation is of what was, and comes first.
             if !matches!(event, Event::Finished(_))
-                && let Some(at) = self.ledger.traffic()
+                && let Some(traffic) = self.ledger.traffic()
             {
-                self.take_in(Event::Traffic(at));
+                self.take_in(Event::Traffic(traffic));
             }
             self.take_in(event);
         }

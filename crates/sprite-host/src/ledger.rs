@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use sprite_agent_api::link::Observe;
-use sprite_lifecycle::{Event, Hold, Holds, Moment};
+use sprite_lifecycle::{Event, Hold, Holds, Moment, Traffic};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -43,6 +43,8 @@ pub(crate) struct Ledger {
     released: Counts,
     /// When bytes last went over a connection, in microseconds since `began`; 0: never.
     traffic: AtomicU64,
+    /// The last of them went to the sprite.
+    unanswered: AtomicBool,
     /// What of that the task knows.
     known: AtomicU64,
     /// Frames that wait for room.
@@ -62,6 +64,7 @@ impl Ledger {
             added: Counts::default(),
             released: Counts::default(),
             traffic: AtomicU64::new(0),
+            unanswered: AtomicBool::new(false),
             known: AtomicU64::new(0),
             waiting: AtomicU32::new(0),
             attentive: AtomicBool::new(false),
@@ -98,10 +101,12 @@ impl Ledger {
     }
 
     /// When bytes last passed, if that is news.
-    pub(crate) fn traffic(&self) -> Option<Moment> {
+    pub(crate) fn traffic(&self) -> Option<Traffic> {
         let last = self.traffic.load(Ordering::SeqCst);
-        (self.known.swap(last, Ordering::SeqCst) != last)
-            .then(|| Moment(Duration::from_micros(last)))
+        (self.known.swap(last, Ordering::SeqCst) != last).then(|| Traffic {
+            at: Moment(Duration::from_micros(last)),
+            unanswered: self.unanswered.load(Ordering::SeqCst),
+        })
     }
 
     /// What the lifecycle is to know next.
@@ -119,15 +124,16 @@ impl Ledger {
                 return Event::Stirred;
             }
             if self.attentive.load(Ordering::SeqCst)
-                && let Some(at) = self.traffic()
+                && let Some(traffic) = self.traffic()
             {
-                return Event::Traffic(at);
+                return Event::Traffic(traffic);
             }
             self.changed.notified().await;
         }
     }
 
-    fn passed(&self) {
+    fn passed(&self, unanswered: bool) {
+        self.unanswered.store(unanswered, Ordering::SeqCst);
         let micros = self.began.elapsed().as_micros();
         let micros = u64::try_from(micros).unwrap_or(u64::MAX);
         self.traffic.fetch_max(micros, Ordering::SeqCst);
@@ -136,7 +142,7 @@ impl Ledger {
 
 impl Observe for Ledger {
     fn sends(&self) {
-        self.passed();
+        self.passed(true);
         if self.attentive.load(Ordering::SeqCst) {
             self.stirred.store(true, Ordering::SeqCst);
             self.changed.notify_one();
@@ -152,7 +158,7 @@ impl Observe for Ledger {
     }
 
     fn received(&self) {
-        self.passed();
+        self.passed(false);
         if self.attentive.load(Ordering::SeqCst) {
             self.changed.notify_one();
         }

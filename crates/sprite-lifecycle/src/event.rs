@@ -59,8 +59,8 @@ pub struct Policy {
 pub enum Request {
     /// To hold it awake.
     Wake,
-    /// That it sleeps now, whoever is connected: it waits for calls, and is refused where they last longer; and for a
-    /// quarter of a second without bytes, but two seconds at most.
+    /// That it sleeps now, whoever is connected: it waits for calls, and is refused where they last longer; and for
+    /// two seconds at most, for an answer and a quarter of a second without bytes.
     Sleep {
         /// When it is given up.
         until: Moment,
@@ -85,8 +85,8 @@ pub enum Event {
         /// These ended.
         released: Holds,
     },
-    /// Bytes went over a connection, the last of them then.
-    Traffic(Moment),
+    /// Bytes went over connections.
+    Traffic(Traffic),
     /// Bytes wait that somebody sent over a connection while the sprite fell asleep or slept.
     Stirred,
     /// The sprite's own tasks hold it awake until then, or not at all.
@@ -100,6 +100,15 @@ pub enum Event {
     MachineExited,
     /// Time passed; see [`State::deadline`](crate::State::deadline).
     Tick,
+}
+
+/// Bytes that went over connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Traffic {
+    /// When the last of them did.
+    pub at: Moment,
+    /// The last of them went to the sprite, which has said nothing since.
+    pub unanswered: bool,
 }
 
 /// How an operation failed.

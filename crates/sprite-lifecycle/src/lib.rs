@@ -34,7 +34,7 @@ mod step;
 
 pub use event::{
     Action, Answer, Connections, DestroyStep, Event, Fault, Left, Memory, Moment, Operation,
-    Policy, Refusal, Request, RequestId, Stop, Why,
+    Policy, Refusal, Request, RequestId, Stop, Traffic, Why,
 };
 pub use holds::{Hold, Holds};
 pub use state::{Phase, Rest, Sleep, State, Wake};

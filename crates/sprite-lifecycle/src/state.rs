@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::event::{Action, DestroyStep, Memory, Moment, Operation, Policy, RequestId, Stop, Why};
+use crate::event::{
+    Action, DestroyStep, Memory, Moment, Operation, Policy, RequestId, Stop, Traffic, Why,
+};
 use crate::holds::Holds;
 
 /// How often the wait before another attempt to fall asleep is doubled.
@@ -13,7 +15,7 @@ const SLEEP_DOUBLINGS: u32 = 6;
 /// `TCP_DELACK_MAX`.
 const QUIET: Duration = Duration::from_millis(250);
 
-/// How long after it was asked to a sprite sleeps, whatever passes.
+/// How long after it was asked to a sprite sleeps, whatever passes; and for how long an answer is expected.
 const LOUD: Duration = Duration::from_secs(2);
 
 /// How long after it failed it is tried again to record the end of a machine. Nothing but what is told of the
@@ -28,8 +30,8 @@ pub struct State {
     pub(crate) holds: Holds,
     /// Until when the sprite's own tasks hold it; a moment that has passed holds nothing.
     pub(crate) tasks_until: Option<Moment>,
-    /// When bytes last went over a connection, as far as that was told.
-    pub(crate) passed: Option<Moment>,
+    /// What last went over connections, as far as that was told.
+    pub(crate) passed: Option<Traffic>,
     pub(crate) waiting: Waiting,
 }
 
@@ -253,8 +255,10 @@ impl State {
     pub(crate) fn quiet_at(&self) -> Option<Moment> {
         let asked = self.waiting.sleeps.iter().map(|asked| asked.at).min()?;
         let quiet = match self.passed {
-            Some(passed) if !self.holds.is_empty() => passed.after(QUIET),
-            Some(_) | None => asked,
+            Some(passed) if self.holds.is_empty() || passed.at.after(LOUD) < asked => asked,
+            Some(passed) if passed.unanswered => asked.after(LOUD),
+            Some(passed) => passed.at.after(QUIET),
+            None => asked,
         };
         Some(quiet.min(asked.after(LOUD)))
     }

@@ -2,7 +2,7 @@
 
 use crate::event::{
     Action, Answer, DestroyStep, Event, Fault, Left, Memory, Moment, Operation, Policy, Refusal,
-    Request, RequestId, Stop, Why,
+    Request, RequestId, Stop, Traffic, Why,
 };
 use crate::holds::Holds;
 use crate::state::{
@@ -24,7 +24,7 @@ pub fn step(state: &State, event: Event, now: Moment, policy: &Policy) -> (State
     match event {
         Event::Requested(id, request) => turn.requested(id, request),
         Event::Held { added, released } => turn.held(added, released),
-        Event::Traffic(at) => turn.traffic(at),
+        Event::Traffic(traffic) => turn.traffic(traffic),
         Event::Stirred => turn.stirred(),
         Event::Tasks { until } => turn.tasks(until),
         Event::Finished(Ok(())) => turn.done(),
@@ -161,8 +161,9 @@ impl Turn {
         self.state.holds = self.state.holds.and(added).without(released);
     }
 
-    fn traffic(&mut self, at: Moment) {
-        self.state.passed = self.state.passed.max(Some(at));
+    fn traffic(&mut self, traffic: Traffic) {
+        self.state.passed = Some(traffic);
+        let at = traffic.at;
         match &mut self.state.phase {
             Phase::Running { idle_since, .. } => {
                 if let Some(since) = idle_since {
@@ -189,7 +190,10 @@ impl Turn {
     }
 
     fn stirred(&mut self) {
-        self.traffic(self.now);
+        self.traffic(Traffic {
+            at: self.now,
+            unanswered: true,
+        });
         match self.state.phase {
             // On its way it may fail yet.
             Phase::FallingAsleep { .. }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use sprite_lifecycle::{
     Action, Answer, Connections, DestroyStep, Event, Fault, Hold, Holds, Left, Memory, Moment,
-    Operation, Phase, Policy, Refusal, Request, RequestId, State, Why, step,
+    Operation, Phase, Policy, Refusal, Request, RequestId, State, Traffic, Why, step,
 };
 
 fn policy(memory: Memory, connections: Connections) -> Policy {
@@ -390,7 +390,13 @@ impl World {
                 let until = self.now.after(Duration::from_secs(seconds));
                 self.request(Request::Sleep { until });
             }
-            Command::Traffic => self.event(Event::Traffic(self.now)),
+            Command::Traffic => {
+                let traffic = Traffic {
+                    at: self.now,
+                    unanswered: self.next_request.is_multiple_of(2),
+                };
+                self.event(Event::Traffic(traffic));
+            }
             Command::Stirred => self.event(Event::Stirred),
             Command::MachineDies => {
                 if matches!(self.machine, Machine::Running | Machine::Frozen) {

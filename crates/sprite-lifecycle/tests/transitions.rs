@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use sprite_lifecycle::{
     Action, Answer, Connections, DestroyStep, Event, Fault, Hold, Holds, Left, Memory, Moment,
-    Operation, Phase, Policy, Refusal, Request, RequestId, Sleep, State, Stop, Wake, Why, step,
+    Operation, Phase, Policy, Refusal, Request, RequestId, Sleep, State, Stop, Traffic, Wake, Why,
+    step,
 };
 
 const POLICY: Policy = Policy {
@@ -59,6 +60,14 @@ impl Life {
         self.now = self.now.after(Duration::from_secs(seconds));
         self.on(Event::Tick)
     }
+}
+
+/// Bytes went to and fro.
+fn passed(at: Moment) -> Event {
+    Event::Traffic(Traffic {
+        at,
+        unanswered: false,
+    })
 }
 
 /// A call has ended.
@@ -558,11 +567,11 @@ fn traffic_begins_the_idle_time_anew() {
     life.after(20);
     let at = life.now;
     life.after(5);
-    assert_eq!(life.on(Event::Traffic(at)), []);
+    assert_eq!(life.on(passed(at)), []);
     assert_eq!(life.after(24), [], "29 s after the last byte");
     assert_eq!(life.after(1), falls_asleep(Why::Idle));
     assert_eq!(
-        life.on(Event::Traffic(life.now)),
+        life.on(passed(life.now)),
         [Action::Abandon],
         "it is not idle any more"
     );
@@ -685,11 +694,11 @@ fn a_request_to_sleep_waits_until_connections_are_quiet_and_not_for_long() {
         until: life.now.after(Duration::from_secs(10)),
     };
     let millis = |life: &Life, millis| life.now.after(Duration::from_millis(millis));
-    life.on(Event::Traffic(life.now));
+    life.on(passed(life.now));
     assert_eq!(life.on(request(2, sleep(&life))), []);
     assert_eq!(life.state.deadline(&POLICY), Some(millis(&life, 250)));
     life.now = millis(&life, 200);
-    life.on(Event::Traffic(life.now));
+    life.on(passed(life.now));
     life.now = millis(&life, 249);
     assert_eq!(life.on(Event::Tick), [], "something passed since");
     life.now = millis(&life, 1);
@@ -697,20 +706,32 @@ fn a_request_to_sleep_waits_until_connections_are_quiet_and_not_for_long() {
     life.on(Event::Finished(Ok(())));
     life.on(Event::Finished(Ok(())));
 
+    // What was sent to it is not answered yet.
+    let mut life = with(Hold::Connection);
+    life.on(Event::Traffic(Traffic {
+        at: life.now,
+        unanswered: true,
+    }));
+    assert_eq!(life.on(request(2, sleep(&life))), []);
+    life.now = millis(&life, 1999);
+    assert_eq!(life.on(Event::Tick), []);
+    life.now = millis(&life, 1);
+    assert_eq!(life.on(Event::Tick), falls_asleep(Why::Asked));
+
     // What never ends is not waited for.
     let mut life = with(Hold::Connection);
-    life.on(Event::Traffic(life.now));
+    life.on(passed(life.now));
     assert_eq!(life.on(request(2, sleep(&life))), []);
     for _ in 0..19 {
         life.now = millis(&life, 100);
-        assert_eq!(life.on(Event::Traffic(life.now)), []);
+        assert_eq!(life.on(passed(life.now)), []);
     }
     life.now = millis(&life, 100);
-    assert_eq!(life.on(Event::Traffic(life.now)), falls_asleep(Why::Asked));
+    assert_eq!(life.on(passed(life.now)), falls_asleep(Why::Asked));
 
     // Nobody is connected who could wait for an answer.
     let mut life = Life::running();
-    life.on(Event::Traffic(life.now));
+    life.on(passed(life.now));
     assert_eq!(life.on(request(2, sleep(&life))), falls_asleep(Why::Asked));
 }
 

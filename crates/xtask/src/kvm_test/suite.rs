@@ -116,7 +116,8 @@ pub const PARTS: &[Part] = &[
     // Whatever is promised of sprites is promised with this driver too, and tried by the same tests.
     Part {
         name: "microvm-sprites",
-        filter: "package(sprited) & (binary(/^(sessions|recovery|properties|journal|files|inside|ports|services|holds|endless|checkpoints)$/) - test(/^(exit_codes_streams|a_checkpoint_brings_back|a_fork_has)/))",
+        // A thousand sleeps, and hundreds of machines at once, are `soak sleeps`.
+        filter: "package(sprited) & (binary(/^(sessions|recovery|properties|journal|files|inside|ports|services|holds|endless|checkpoints)$/) - test(/^(exit_codes_streams|a_checkpoint_brings_back|a_fork_has|a_websocket_counts_on_over_a_thousand|two_hundred_sprites)/))",
         driver: Some("microvm"),
         place: Place::Anywhere,
         when: When::Asked,
@@ -253,9 +254,8 @@ fn programs(list: &str) -> Outcome<Vec<PathBuf>> {
 
 /// nextest's words for a part, after those that say where its tests are.
 pub fn words(part: &Part, selection: Selection<'_>) -> Vec<String> {
-    // A test that takes too long for every run is run by its name, not by its part's.
+    // A test that takes too long for every run is run by its name.
     let ignored = match selection {
-        Selection::Named(name) if name == part.name => "default",
         Selection::Named(_) | Selection::Everything => "all",
         Selection::Usual => "default",
     };
