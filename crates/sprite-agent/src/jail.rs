@@ -233,10 +233,10 @@ fn become_monitor(spec: &JailSpec) -> Result<std::convert::Infallible, StepError
         rustix::fs::open("/", rustix::fs::OFlags::PATH, Mode::empty()).step("open the root")?;
     sys::restrict_one_mount(&top, sys::MOUNT_ATTR_RDONLY).step("protect the jail's root")?;
     drop(top);
-    limit(libc::RLIMIT_NOFILE, OPEN_FILES).step("limit open files")?;
-    limit(libc::RLIMIT_CORE, 0).step("forbid core files")?;
-    limit(libc::RLIMIT_FSIZE, spec.largest_file).step("limit the size of files")?;
-    limit(libc::RLIMIT_MSGQUEUE, 0).step("forbid message queues")?;
+    sys::limit(libc::RLIMIT_NOFILE, OPEN_FILES).step("limit open files")?;
+    sys::limit(libc::RLIMIT_CORE, 0).step("forbid core files")?;
+    sys::limit(libc::RLIMIT_FSIZE, spec.largest_file).step("limit the size of files")?;
+    sys::limit(libc::RLIMIT_MSGQUEUE, 0).step("forbid message queues")?;
     confine::limit_to_no_capability().step("give up capabilities")?;
     sys::become_user(spec.id, spec.id, &[]).step("become the machine's user")?;
     // SAFETY: takes numbers, no memory.
@@ -258,18 +258,6 @@ fn become_monitor(spec: &JailSpec) -> Result<std::convert::Infallible, StepError
         .collect();
     let error = sys::exec(&path, &argv, &[]);
     Err(error).step("execute the monitor")
-}
-
-fn limit(which: libc::__rlimit_resource_t, most: libc::rlim_t) -> io::Result<()> {
-    let limit = libc::rlimit {
-        rlim_cur: most,
-        rlim_max: most,
-    };
-    // SAFETY: `limit` lives over the call.
-    match unsafe { libc::setrlimit(which, &raw const limit) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 /// The monitor inherits the standard descriptors and the locks.

@@ -201,6 +201,19 @@ pub(crate) fn thread_file_identity(uid: u32, gid: u32, groups: &[u32]) {
     }
 }
 
+/// Bounds this process and what it starts: the soft limit and the hard one.
+pub(crate) fn limit(which: libc::__rlimit_resource_t, most: libc::rlim_t) -> io::Result<()> {
+    let limit = libc::rlimit {
+        rlim_cur: most,
+        rlim_max: most,
+    };
+    // SAFETY: `limit` lives over the call.
+    match unsafe { libc::setrlimit(which, &raw const limit) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// The new root of this mount namespace becomes the current directory, and nothing of the old one stays.
 pub(crate) fn pivot_into_current_directory() -> io::Result<()> {
     rustix::process::pivot_root(".", ".")?;

@@ -41,7 +41,8 @@ cargo xtask COMMAND
   test             the tests this computer can run as it is; says what is left out and why
   test --all       every test; lists what must be installed, and asks once
   kvm-test         what needs KVM: on this computer if it lends its virtualization, else in the box,
-                   an emulated one; --box wherever, --shell for a shell in the box, -- NAME for one test
+                   an emulated one; --box wherever, --shell for a shell in the box, -- NAME for one test,
+                   --vmm FILE with another monitor than the built one
   bench            the numbers of SPECIFICATION.md, each against a floor taken in the same run
   conformance      the official SDKs and the documents' code blocks, against a server of our own
   bench --vm       the numbers of virtual machines: on this computer if it lends its virtualization, else in

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::log::say;
+use crate::sys;
 
 /// Below /proc/sys; a kernel without one does not need it.
 const SETTINGS: [(&str, &str); 8] = [
@@ -33,13 +34,7 @@ pub(super) fn apply() {
     }
     // How many there may be is the groups' to say, for all users together: the kernel's own limit is half of what it
     // can hold, for each of them but root, who would start another all the same.
-    let processes = libc::rlimit {
-        rlim_cur: libc::RLIM_INFINITY,
-        rlim_max: libc::RLIM_INFINITY,
-    };
-    // SAFETY: `processes` lives over the call.
-    if unsafe { libc::setrlimit(libc::RLIMIT_NPROC, &raw const processes) } != 0 {
-        let error = std::io::Error::last_os_error();
+    if let Err(error) = sys::limit(libc::RLIMIT_NPROC, libc::RLIM_INFINITY) {
         say(format_args!(
             "leave the number of processes to the groups: {error}"
         ));

@@ -51,13 +51,11 @@ else
         echo $? >/results/status
     } | cat >/dev/hvc0
 fi
-# All is done. A program that the emulation fails must not end this one, for the kernel would panic, and all be done once
-# more.
-set +e
 cd /
 dmesg >/results/dmesg
 sync
 umount /results || mount -o remount,ro /results
 echo o >/proc/sysrq-trigger
-# The power goes off in a moment.
+# The power goes off in a moment. Until then this must not end, should the emulation fail `sleep`: the kernel would panic,
+# and all be done once more.
 while :; do sleep 60; done
