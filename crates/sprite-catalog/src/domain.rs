@@ -69,12 +69,15 @@ impl Catalog {
     /// # Errors
     /// The catalog cannot be read.
     pub async fn sprite_at(&self, domain: &CustomDomain) -> Result<Option<Sprite>, CatalogError> {
-        let row = sqlx::query(SPRITE)
-            .bind(domain.as_str())
-            .fetch_optional(&self.reader)
-            .await
-            .step("look a domain up")?;
-        row.as_ref().map(read_sprite).transpose()
+        let look_up = async {
+            let row = sqlx::query(SPRITE)
+                .bind(domain.as_str())
+                .fetch_optional(&self.reader)
+                .await
+                .step("look a domain up")?;
+            row.as_ref().map(read_sprite).transpose()
+        };
+        self.recent.at.get(domain.clone(), look_up).await
     }
 
     /// Has a domain lead to a sprite, as one of at most `limit` of it. One that does already is left as it is. Of any

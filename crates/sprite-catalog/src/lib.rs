@@ -25,6 +25,7 @@ mod intent;
 mod listing;
 mod organisation;
 mod policy;
+mod recent;
 mod record;
 mod row;
 mod service;

@@ -2,6 +2,7 @@
 //! knows the machine alone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use sprite_types::{ServiceName, ServiceRun, ServiceSpec, ServicesError, SpriteId, check_services};
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -150,11 +151,14 @@ impl Catalog {
     ///
     /// # Errors
     /// The catalog cannot be read, or holds a service that this version does not know: it is not guessed at.
-    pub async fn services(&self, sprite: SpriteId) -> Result<Services, CatalogError> {
+    pub async fn services(&self, sprite: SpriteId) -> Result<Arc<Services>, CatalogError> {
         const STEP: &str = "list services";
-        // One picture of both tables.
-        let mut tx = self.reader.begin().await.step(STEP)?;
-        all(&mut tx, sprite, STEP).await
+        let look_up = async {
+            // One picture of both tables.
+            let mut tx = self.reader.begin().await.step(STEP)?;
+            all(&mut tx, sprite, STEP).await.map(Arc::new)
+        };
+        self.recent.services.get(sprite, look_up).await
     }
 
     /// Changes the services of a sprite; all of them as they are then.

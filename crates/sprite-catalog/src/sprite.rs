@@ -241,13 +241,17 @@ impl Catalog {
         org: &OrgId,
         name: &SpriteName,
     ) -> Result<Option<Sprite>, CatalogError> {
-        let row = sqlx::query(BY_NAME)
-            .bind(org.as_str())
-            .bind(name.as_str())
-            .fetch_optional(&self.reader)
-            .await
-            .step("look a sprite up")?;
-        row.as_ref().map(read).transpose()
+        let look_up = async {
+            let row = sqlx::query(BY_NAME)
+                .bind(org.as_str())
+                .bind(name.as_str())
+                .fetch_optional(&self.reader)
+                .await
+                .step("look a sprite up")?;
+            row.as_ref().map(read).transpose()
+        };
+        let key = (org.clone(), name.clone());
+        self.recent.named.get(key, look_up).await
     }
 
     /// The sprite of that id.

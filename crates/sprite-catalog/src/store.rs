@@ -1,14 +1,18 @@
 //! The file and its connections.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use sprite_types::{CustomDomain, OrgId, SpriteId, SpriteName};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Sqlite, Transaction};
 
 use crate::error::{CatalogError, Step};
+use crate::recent::{Commits, Recent, Writing};
+use crate::service::Services;
+use crate::sprite::Sprite;
 
 /// How long a write waits for another process (such as `sprited token create`) that writes.
 const BUSY: Duration = Duration::from_secs(10);
@@ -21,6 +25,16 @@ const READERS: u32 = 4;
 pub struct Catalog {
     pub(crate) reader: SqlitePool,
     writer: SqlitePool,
+    commits: Arc<Commits>,
+    pub(crate) recent: Arc<RecentAnswers>,
+}
+
+/// What every request of a URL asks for.
+#[derive(Debug)]
+pub(crate) struct RecentAnswers {
+    pub(crate) named: Recent<(OrgId, SpriteName), Option<Sprite>>,
+    pub(crate) at: Recent<CustomDomain, Option<Sprite>>,
+    pub(crate) services: Recent<SpriteId, Arc<Services>>,
 }
 
 impl Catalog {
@@ -60,7 +74,18 @@ impl Catalog {
                 source,
             })?;
         let reader = pool(READERS).connect_lazy_with(options.read_only(true));
-        Ok(Self { reader, writer })
+        let commits = Arc::new(Commits::default());
+        let recent = RecentAnswers {
+            named: Recent::new(commits.clone()),
+            at: Recent::new(commits.clone()),
+            services: Recent::new(commits.clone()),
+        };
+        Ok(Self {
+            reader,
+            writer,
+            commits,
+            recent: Arc::new(recent),
+        })
     }
 
     /// Closes the connections; what is under way ends first.
@@ -71,11 +96,9 @@ impl Catalog {
 
     /// A transaction that holds the right to write from its beginning, so that it never fails for having read
     /// before another wrote.
-    pub(crate) async fn write(
-        &self,
-        step: &'static str,
-    ) -> Result<Transaction<'static, Sqlite>, CatalogError> {
-        self.writer.begin_with("BEGIN IMMEDIATE").await.step(step)
+    pub(crate) async fn write(&self, step: &'static str) -> Result<Writing, CatalogError> {
+        let tx = self.writer.begin_with("BEGIN IMMEDIATE").await.step(step)?;
+        Ok(Writing::new(tx, self.commits.clone()))
     }
 }
 

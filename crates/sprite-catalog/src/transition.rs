@@ -3,17 +3,17 @@
 use sprite_lifecycle::metering::Reading;
 use sprite_types::{Generation, Incarnation, MachineId, SpriteId};
 use sqlx::sqlite::{SqliteConnection, SqliteQueryResult};
-use sqlx::{Sqlite, Transaction};
 use time::OffsetDateTime;
 
 use crate::error::{CatalogError, Step};
+use crate::recent::Writing;
 use crate::row;
 use crate::store::Catalog;
 use crate::usage;
 
 /// Commits a change that must have met exactly one row; of any other there is nothing left.
 async fn commit_one(
-    tx: Transaction<'static, Sqlite>,
+    tx: Writing,
     changed: &SqliteQueryResult,
     step: &'static str,
     sprite: SpriteId,

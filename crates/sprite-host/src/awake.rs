@@ -1,6 +1,7 @@
 //! Holds: what keeps a sprite awake.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
@@ -13,6 +14,7 @@ use sprite_lifecycle::Hold;
 use sprite_machine::Machine;
 use sprite_types::MachineId;
 
+use crate::dialled::Dialled;
 use crate::ledger::Ledger;
 use crate::line::Connector;
 use crate::reusable::Reusable;
@@ -69,6 +71,23 @@ impl Awake {
         let line = Arc::new(self.line.clone());
         let stream = link::open_observed(line, self.epoch, random(), reusable.observer());
         (begin(stream, request), reusable)
+    }
+
+    /// Connects to a port of the machine's own loopback interface, past its agent; for use by one after the other. `None`
+    /// where the agent has to do it.
+    ///
+    /// # Errors
+    /// Nobody takes the connection, or the machine has ended.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn dial(&self, port: u16) -> Option<io::Result<(Dialled, Reusable)>> {
+        let Some(machine) = self.line.machine().await else {
+            return Some(Err(io::ErrorKind::NotConnected.into()));
+        };
+        let reusable = Reusable::new(self.line.clone(), self.ledger.clone());
+        let tcp = machine.dial(port).await?;
+        Some(tcp.map(|tcp| (Dialled::new(tcp, reusable.observer()), reusable)))
     }
 
     /// Whether this holds the memory to which that leads.

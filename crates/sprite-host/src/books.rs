@@ -106,7 +106,7 @@ on_stage! {
     record_usage[None](readings: &[(SpriteId, Reading)], at: OffsetDateTime) -> (), CatalogError;
     restore_under_way[Some(sprite)](sprite: SpriteId) -> Option<Restore>, CatalogError;
     restores[None]() -> Vec<SpriteId>, CatalogError;
-    services[Some(sprite)](sprite: SpriteId) -> Services, CatalogError;
+    services[Some(sprite)](sprite: SpriteId) -> Arc<Services>, CatalogError;
     set_policy[Some(sprite)](sprite: SpriteId, policy: &Policy, at: OffsetDateTime) -> bool, CatalogError;
     sprite[Some(sprite)](sprite: SpriteId) -> Option<Sprite>, CatalogError;
     sprite_ids[None]() -> Vec<SpriteId>, CatalogError;

@@ -26,6 +26,7 @@ mod checkpoints;
 mod context;
 mod create;
 mod destroy;
+mod dialled;
 mod disks;
 mod domains;
 mod enforce;
@@ -58,6 +59,7 @@ pub use alarms::AlarmError;
 pub use awake::Awake;
 pub use calls::{Call, CallStream, Calls, Pace};
 pub use checkpoints::{LONGEST_COMMENT, MOST_CHECKPOINTS, Restoring};
+pub use dialled::Dialled;
 pub use disks::{DiskError, DiskUsage, Disks};
 pub use domains::MOST_DOMAINS;
 pub use error::{

@@ -91,7 +91,7 @@ impl Connector {
     }
 
     /// The machine that the memory is in, as soon as it runs; `None` if the memory is lost.
-    async fn machine(&self) -> Option<Arc<dyn Machine>> {
+    pub(crate) async fn machine(&self) -> Option<Arc<dyn Machine>> {
         let mut line = self.line.clone();
         let settled = line
             .wait_for(|line| !matches!(line, Line::Asleep { life } if *life == self.life))

@@ -143,7 +143,7 @@ impl Host {
     ///
     /// # Errors
     /// The catalog cannot be read.
-    pub async fn services(&self, sprite: SpriteId) -> Result<Services, ServiceError> {
+    pub async fn services(&self, sprite: SpriteId) -> Result<Arc<Services>, ServiceError> {
         Ok(self.shared().catalog.services(sprite).await?)
     }
 
@@ -199,7 +199,7 @@ impl Host {
         let shared = self.shared();
         let way = Way::to(shared, sprite, asker).await?;
         let services = shared.catalog.services(sprite).await?;
-        ask(shared, way, services, call).await
+        ask(shared, way, Arc::unwrap_or_clone(services), call).await
     }
 
     /// Where the sprite's URL leads. Does not wake it.
@@ -207,11 +207,11 @@ impl Host {
     /// # Errors
     /// The catalog cannot be read.
     pub async fn http_target(&self, sprite: SpriteId) -> Result<HttpTarget, ServiceError> {
-        let services = self.services(sprite).await?.services;
-        let has_port = |service: sprite_catalog::Service| {
+        let services = self.services(sprite).await?;
+        let has_port = |service: &sprite_catalog::Service| {
             let port = service.spec.http_port?.get();
             let wanted = match service.run {
-                ServiceRun::Started => Some(service.name),
+                ServiceRun::Started => Some(service.name.clone()),
                 // A person's stop is not undone by a visitor.
                 ServiceRun::Stopped => None,
             };
@@ -220,7 +220,7 @@ impl Host {
                 service: wanted,
             })
         };
-        let target = services.into_iter().find_map(has_port);
+        let target = services.services.iter().find_map(has_port);
         Ok(target.unwrap_or(HttpTarget {
             port: HTTP_PORT,
             service: None,
@@ -370,7 +370,7 @@ pub(crate) async fn tell(
     if services.revision == 0 {
         return Ok(());
     }
-    let request = request(services, ServicesCall::Apply);
+    let request = request(Arc::unwrap_or_clone(services), ServicesCall::Apply);
     let within = shared.options.boot_within;
     match agent::tell_services(machine, shared.epoch, &request, within).await {
         Err(AskError::Refused(failure)) => {

@@ -209,7 +209,8 @@ async fn the_url_leads_to_the_service_with_the_port_and_a_visitor_undoes_no_stop
         .services(sprite)
         .await
         .expect("the catalog")
-        .services;
+        .services
+        .clone();
     let run = services.iter().map(|service| service.run);
     assert_eq!(
         run.collect::<Vec<_>>(),
@@ -224,5 +225,5 @@ async fn services_go_with_their_sprite() {
     put(&test, row.id, "web", spec(&[], None)).await;
     test.host.destroy(row.id).await.expect("destroy");
     let services = test.host.services(row.id).await.expect("the catalog");
-    assert_eq!((services.revision, services.services), (0, Vec::new()));
+    assert_eq!((services.revision, services.services.len()), (0, 0));
 }

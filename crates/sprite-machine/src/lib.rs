@@ -1,7 +1,8 @@
 //! Machines, and the drivers that make them.
 //!
 //! A [`MachineDriver`] starts machines on disks; a [`Machine`] is one that runs. Whoever starts a machine
-//! reaches its agent through [`Connect`](sprite_agent_api::link::Connect), and nothing else. A machine
+//! reaches its agent through [`Connect`](sprite_agent_api::link::Connect), and beside it only the ports of a machine
+//! whose kernel is the host's ([`Machine::dial`]). A machine
 //! outlives the process that started it: after a restart the driver hands out what still runs
 //! ([`MachineDriver::adopt`]).
 #![warn(missing_docs)]
@@ -19,6 +20,7 @@ mod process;
 mod range;
 mod record;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,6 +28,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use sprite_agent_api::link::Connect;
 use sprite_types::{DriverKind, Egress, Generation, Incarnation, MachineId, Resources, SpriteId};
+use tokio::net::TcpStream;
 
 pub use holdings::purge;
 
@@ -205,6 +208,19 @@ pub trait Machine: Connect {
 
     /// This machine as a connector, for [`sprite_agent_api::link::open`].
     fn connector(self: Arc<Self>) -> Arc<dyn Connect>;
+
+    /// Connects to a port of the machine's own loopback interface, past its agent: `None` where that cannot be, and
+    /// the agent has to.
+    ///
+    /// # Errors
+    /// Nobody takes the connection.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    async fn dial(&self, port: u16) -> Option<io::Result<TcpStream>> {
+        let _ = port;
+        None
+    }
 
     /// Waits until the machine is gone, and tells why. May be called often, and after the end.
     async fn exited(&self) -> MachineExit;

@@ -341,6 +341,13 @@ pub(crate) fn set_egress(site: &Site, id: SlotId, egress: Egress) -> Result<(), 
     }))
 }
 
+/// Moves the calling thread to a slot's guest namespace.
+pub(crate) fn enter_guest(site: &Site, id: SlotId) -> Result<(), NetError> {
+    netns::enter(open_namespace(site, id, Role::Guest)?).map_err(NetError::step(format!(
+        "enter the guest namespace of slot {id}"
+    )))
+}
+
 /// Whether a slot's machine has connections to the outside. Blocks, and leaves the thread in the router namespace.
 pub(crate) fn is_connected(site: &Site, id: SlotId) -> Result<bool, NetError> {
     netns::enter(open_namespace(site, id, Role::Router)?).map_err(NetError::step(format!(

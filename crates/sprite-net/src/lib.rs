@@ -22,6 +22,7 @@ mod diagnose;
 mod dns;
 mod error;
 mod forwarding;
+mod inward;
 mod knock;
 mod ledger;
 mod name;

@@ -1,9 +1,11 @@
 //! The door: the network of one instance.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use sprite_types::{Egress, InstanceId};
+use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -12,6 +14,7 @@ use crate::build::{self, Site};
 use crate::diagnose::{self, Finding};
 use crate::dns::{Resolvers, Upstream};
 use crate::error::NetError;
+use crate::inward;
 use crate::knock::Knocks;
 use crate::netns::in_thread;
 use crate::site;
@@ -185,6 +188,18 @@ impl Network {
     pub async fn is_connected(&self, slot: SlotId) -> Result<bool, NetError> {
         let site = Arc::clone(&self.site);
         in_thread(move || build::is_connected(&site, slot)).await
+    }
+
+    /// Connects to a port on which a process of the slot's machine listens, on its loopback interface. Where a virtual
+    /// machine is attached, nothing of it is there.
+    ///
+    /// # Errors
+    /// The slot is not whole, or nobody takes the connection.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn connect(&self, slot: SlotId, port: u16) -> io::Result<TcpStream> {
+        inward::connect(&self.site, slot, port).await
     }
 
     /// The machine of a slot sleeps: from now on [`Network::knocked`] tells of packets that come on connections

@@ -115,18 +115,21 @@ impl Sdks {
         self.node_modules().with_file_name("suite")
     }
 
-    /// The library of the Python that the environment was made of.
+    /// What the Python needs that the environment was made of, each below the first's parent: its library of modules,
+    /// and the shared one that some Pythons are in, if that stands beside it; elsewhere it is the system's own.
     ///
     /// # Errors
     /// It cannot be asked.
-    pub fn python_library(&self) -> Outcome<PathBuf> {
-        let said = Program::new(self.python())
-            .args([
-                "-c",
-                "import sysconfig; print(sysconfig.get_path('stdlib'))",
-            ])
-            .read()?;
-        Ok(PathBuf::from(said.trim()))
+    pub fn python_libraries(&self) -> Outcome<Vec<PathBuf>> {
+        const ASKED: &str =
+            "import sysconfig as s; print(s.get_path('stdlib'), s.get_config_var('INSTSONAME'))";
+        let said = Program::new(self.python()).args(["-c", ASKED]).read()?;
+        let unread = || Failure::Check(format!("Python said {said:?} of its libraries"));
+        let (modules, shared) = said.trim().rsplit_once(' ').ok_or_else(unread)?;
+        let modules = PathBuf::from(modules);
+        let shared = modules.with_file_name(shared);
+        let beside = shared.exists().then_some(shared);
+        Ok([modules].into_iter().chain(beside).collect())
     }
 
     /// Python with the SDK.

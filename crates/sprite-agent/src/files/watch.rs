@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::fs::{AtFlags, CWD};
 use rustix::io::Errno;
@@ -24,6 +24,14 @@ use super::resolve::{Paths, by_descriptor, is_directory, locate, locate_link};
 const MOST: usize = 1 << 16;
 /// Most paths in one message.
 const MOST_PATHS: usize = 1024;
+
+/// How long the new name of what was renamed may come after its old one, which is all that a file leaves that is moved
+/// to where nobody watches. The kernel tells of both one after the other, and a reader may come in between.
+/// Source: inotify(7), "Dealing with rename() events".
+const OTHER_NAME_WITHIN: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 50_000_000,
+};
 
 const INTEREST: WatchFlags = WatchFlags::MODIFY
     .union(WatchFlags::ATTRIB)
@@ -45,7 +53,12 @@ pub(super) fn watch(channel: &mut Channel, home: &str) -> Result<(), Stop> {
     };
     channel.say(&FsReply::Watching)?;
     loop {
-        let (said, happened) = wait(channel, &watching.inotify).tried("watch", "")?;
+        let within = watching.moved.is_some().then_some(&OTHER_NAME_WITHIN);
+        let (said, happened) = wait(channel, &watching.inotify, within).tried("watch", "")?;
+        if !said && !happened {
+            // Who has no other name by now has left what is watched.
+            watching.settle(channel)?;
+        }
         if said {
             match channel.message::<WatchInput>()? {
                 WatchInput::Subscribe {
@@ -68,13 +81,17 @@ pub(super) fn watch(channel: &mut Channel, home: &str) -> Result<(), Stop> {
     }
 }
 
-/// Waits until the host says something, or something happens.
-fn wait(channel: &Channel, inotify: &OwnedFd) -> Result<(bool, bool), Errno> {
+/// Waits until the host says something, or something happens; at most so long, if that is said.
+fn wait(
+    channel: &Channel,
+    inotify: &OwnedFd,
+    within: Option<&Timespec>,
+) -> Result<(bool, bool), Errno> {
     let mut fds = [
         PollFd::new(channel.socket(), PollFlags::IN),
         PollFd::new(inotify, PollFlags::IN),
     ];
-    rustix::io::retry_on_intr(|| poll(&mut fds, None))?;
+    rustix::io::retry_on_intr(|| poll(&mut fds, within))?;
     let [said, happened] = fds;
     Ok((!said.revents().is_empty(), !happened.revents().is_empty()))
 }
@@ -261,8 +278,7 @@ impl Watching {
         for (id, flags, cookie, name) in happened {
             self.happened(channel, id, flags, cookie, name.as_deref())?;
         }
-        // Both names of a rename come together: who has none by now has left what is watched.
-        self.settle(channel)
+        Ok(())
     }
 
     fn settle(&mut self, channel: &mut Channel) -> Result<(), Stop> {
@@ -318,6 +334,9 @@ impl Watching {
             return Ok(());
         }
         if name.is_none() && kind == FsEventKind::Chmod && !self.asked.contains_key(&path) {
+            return Ok(());
+        }
+        if kind == FsEventKind::Chmod && name.is_some_and(is_the_kernels) && !is_there(&path) {
             return Ok(());
         }
         let mut told = event(kind, path, None);
@@ -376,6 +395,17 @@ fn wanted(asked: &BTreeMap<String, bool>, path: &str) -> bool {
     })
 }
 
+/// Whether the kernel may have given a file this name, that has none yet: `#` and its inode. What is written all at once
+/// is such a file until then.
+fn is_the_kernels(name: &OsStr) -> bool {
+    let inode = name.as_bytes().strip_prefix(b"#");
+    inode.is_some_and(|inode| !inode.is_empty() && inode.iter().all(u8::is_ascii_digit))
+}
+
+fn is_there(path: &str) -> bool {
+    rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+}
+
 fn join(directory: &str, name: &OsStr) -> String {
     format!(
         "{}/{}",
@@ -415,4 +445,121 @@ fn warn(channel: &mut Channel, message: &str, path: &str) -> Result<(), Stop> {
         message: message.to_owned(),
         path: path.chars().take(4096).collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+    use std::path::Path;
+
+    use rustix::fs::{Mode, OFlags};
+    use sprite_agent_api::Frame;
+
+    use super::*;
+
+    /// Who is told.
+    struct Reader(UnixStream);
+
+    impl Reader {
+        fn next(&mut self) -> FsReply {
+            let mut head = [0; super::super::channel::HEAD];
+            self.0.read_exact(&mut head).expect("a frame");
+            let [a, b, c, d, _] = head;
+            let mut payload = vec![0; u32::from_le_bytes([a, b, c, d]) as usize - 1];
+            self.0.read_exact(&mut payload).expect("a whole frame");
+            serde_json::from_slice(&payload).expect("a reply")
+        }
+
+        fn event(&mut self) -> FsEvent {
+            match self.next() {
+                FsReply::Event(event) => event,
+                other => panic!("not an event: {other:?}"),
+            }
+        }
+    }
+
+    /// Watches a directory until who is told is dropped.
+    fn watch_one(directory: &Path) -> Reader {
+        // Where the process stands that does this: paths are resolved from there.
+        std::env::set_current_dir("/").expect("the root");
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        std::thread::spawn(move || watch(&mut Channel::new(theirs), "/"));
+        let mut reader = Reader(ours);
+        assert!(matches!(reader.next(), FsReply::Watching));
+        let subscribe = Frame::control(&WatchInput::Subscribe {
+            paths: vec![directory.display().to_string()],
+            recursive: true,
+            working_dir: None,
+        });
+        for part in [&subscribe.head()[..], &subscribe.payload] {
+            reader.0.write_all(part).expect("the watch listens");
+        }
+        let told = reader.next();
+        assert!(matches!(told, FsReply::Subscribed { .. }), "{told:?}");
+        reader
+    }
+
+    #[test]
+    fn a_rename_has_both_names_whenever_they_are_read() {
+        const RENAMES: usize = 20_000;
+        let directory = tempfile::tempdir().expect("a directory");
+        let names = ["a", "b"].map(|name| directory.path().join(name));
+        std::fs::write(&names[0], "").expect("a file");
+        let mut reader = watch_one(directory.path());
+        let there = names.clone();
+        // Fewer than the kernel keeps for a slow reader.
+        let (done, told_of) = std::sync::mpsc::sync_channel(64);
+        let renames = std::thread::spawn(move || {
+            let [a, b] = &there;
+            for (from, to) in [(a, b), (b, a)].into_iter().cycle().take(RENAMES) {
+                std::fs::rename(from, to).expect("rename");
+                done.send(()).expect("somebody reads");
+            }
+        });
+        let [a, b] = names.map(|name| name.display().to_string());
+        for (from, to) in [(&a, &b), (&b, &a)].into_iter().cycle().take(RENAMES) {
+            told_of.recv().expect("it was renamed");
+            let told = reader.event();
+            let wanted = (FsEventKind::Rename, from, Some(to));
+            assert_eq!((told.what, &told.path, told.dest.as_ref()), wanted);
+        }
+        renames.join().expect("all renamed");
+    }
+
+    #[test]
+    fn who_leaves_what_is_watched_has_no_other_name() {
+        let (watched, elsewhere) = (tempfile::tempdir(), tempfile::tempdir());
+        let (watched, elsewhere) = (watched.expect("one"), elsewhere.expect("another"));
+        let file = watched.path().join("a");
+        std::fs::write(&file, "").expect("a file");
+        let mut reader = watch_one(watched.path());
+        std::fs::rename(&file, elsewhere.path().join("a")).expect("rename");
+        let told = reader.event();
+        assert_eq!(told.path, file.display().to_string());
+        assert_eq!((told.what, told.dest), (FsEventKind::Rename, None));
+    }
+
+    #[test]
+    fn a_file_is_told_of_when_it_has_a_name() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut reader = watch_one(directory.path());
+        let place = rustix::fs::open(directory.path(), OFlags::DIRECTORY, Mode::empty());
+        let place = place.expect("the directory");
+        let flags = OFlags::TMPFILE | OFlags::WRONLY;
+        let file = rustix::fs::openat(&place, ".", flags, Mode::RUSR).expect("a nameless file");
+        rustix::fs::fchmod(&file, Mode::RWXU).expect("chmod");
+        let by = by_descriptor(&file);
+        rustix::fs::linkat(CWD, by, &place, "#1", AtFlags::SYMLINK_FOLLOW).expect("a name");
+        let path = directory.path().join("#1");
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+            .expect("chmod");
+        let mut kinds = Vec::new();
+        while kinds.last() != Some(&FsEventKind::Chmod) {
+            let told = reader.event();
+            assert_eq!(told.path, path.display().to_string());
+            kinds.push(told.what);
+        }
+        assert_eq!(kinds[0], FsEventKind::Create);
+    }
 }

@@ -30,6 +30,9 @@ use crate::step::{Step, StepError};
 /// How often the kernel is asked. A port is told within 200 ms.
 const EVERY: Duration = Duration::from_millis(100);
 
+/// How often it is asked by somebody who waits for one port.
+const SOON: Duration = Duration::from_millis(5);
+
 /// An answer may take this part of the time.
 const LARGEST_PART: u32 = 20;
 
@@ -252,15 +255,23 @@ pub(crate) async fn perform(
     told.map(|never| match never {}).or(Ok(()))
 }
 
-/// Waits until something listens on a port.
+/// Waits until something listens on a port. Somebody waits for the answer of what will: the kernel is asked more often.
 ///
 /// Cancel safe.
-pub(crate) async fn until_listens(ports: &Arc<Ports>, port: u16) -> Result<(), StepError> {
-    let mut watcher = ports.watch()?;
-    while !watcher.told.keys().any(|(number, _)| *number == port) {
-        watcher.changed().await;
+pub(crate) async fn until_listens(port: u16) -> Result<(), StepError> {
+    loop {
+        let begun = Instant::now();
+        let mut listens = false;
+        let ask = sockets::listening(&mut |socket| {
+            listens |= socket.port == port;
+            !listens
+        });
+        ask.step("ask for listening sockets")?;
+        if listens {
+            return Ok(());
+        }
+        tokio::time::sleep(SOON.max(begun.elapsed() * LARGEST_PART)).await;
     }
-    Ok(())
 }
 
 /// What a session tells of ports beside its output: nothing where it was not asked to, or where the kernel does not

@@ -323,7 +323,7 @@ async fn go_on(agent: &Arc<Agent>, begun: Begun, sender: &Sender) -> Result<(), 
             }
             Ok(())
         }
-        Begun::Demand { service, within } => demand(agent, &service, within, sender).await,
+        Begun::Demand { service, within } => demand(&service, within, sender).await,
     }
 }
 
@@ -383,19 +383,14 @@ async fn history(
 }
 
 /// Waits until the service runs and its port is listened on.
-async fn demand(
-    agent: &Arc<Agent>,
-    service: &Service,
-    within: Duration,
-    sender: &Sender,
-) -> Result<(), Stop> {
+async fn demand(service: &Service, within: Duration, sender: &Sender) -> Result<(), Stop> {
     let name = &service.name;
     let port = service.aim.borrow().spec.http_port;
     let Some(port) = port else {
         let message = format!("service {name} has no HTTP port");
         return Err(failure(FailureKind::Invalid, message).into());
     };
-    let listens = ports::until_listens(&agent.ports, port.get());
+    let listens = ports::until_listens(port.get());
     match tokio::time::timeout(within, listens).await {
         Ok(Ok(())) => Ok(say(sender, &ServicesReply::Listening).await?),
         Ok(Err(error)) => Err(Failure::from(error).into()),

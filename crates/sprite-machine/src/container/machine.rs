@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sprite_agent_api::link::{BoxedTransport, Connect};
 use sprite_types::{DriverKind, Egress, Resources};
+use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
 use super::Shared;
@@ -96,6 +97,12 @@ impl Machine for ContainerMachine {
 
     fn connector(self: Arc<Self>) -> Arc<dyn Connect> {
         self
+    }
+
+    async fn dial(&self, port: u16) -> Option<io::Result<TcpStream>> {
+        let slot = self.record.slot?;
+        let network = &self.shared.holdings.network;
+        Some(network.connect(slot, port).await)
     }
 
     async fn exited(&self) -> MachineExit {

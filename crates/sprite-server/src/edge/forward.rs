@@ -19,7 +19,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use sprite_api::ErrorKind;
 use sprite_api::proxy::ProxyHello;
-use sprite_host::{Awake, Hold, HttpTarget, Reusable, Sprite};
+use sprite_host::{Awake, Hold, HttpTarget, Sprite};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -154,8 +154,7 @@ impl Edge {
             }
             request = again;
         }
-        let (stream, memory) = self.reach(sprite, awake, target).await?;
-        let mut program = Program::speak(stream, port, memory, connection).await?;
+        let mut program = self.reach(sprite, awake, target, connection).await?;
         match program.ask(request).await {
             Ok(response) => checked(response, program),
             Err(error) => {
@@ -171,10 +170,11 @@ impl Edge {
         sprite: &Sprite,
         awake: &Awake,
         target: HttpTarget,
-    ) -> Answer<(PortStream, Reusable)> {
+        connection: &Connection,
+    ) -> Answer<Program> {
         let host = &self.app.host;
         let HttpTarget { port, service } = target;
-        let refused = match self.connect(awake, port).await {
+        let refused = match self.connect(awake, port, connection).await {
             Ok(connected) => return Ok(connected),
             Err(refused) => refused,
         };
@@ -188,21 +188,28 @@ impl Edge {
             tracing::debug!(%error, sprite = %sprite.id, %service, "a service of a URL does not listen");
             return Err(refused);
         }
-        self.connect(awake, port).await
+        self.connect(awake, port, connection).await
     }
 
-    async fn connect(&self, awake: &Awake, port: u16) -> Answer<(PortStream, Reusable)> {
+    /// Connects, without the machine's agent where that can be.
+    async fn connect(&self, awake: &Awake, port: u16, connection: &Connection) -> Answer<Program> {
+        let refused = |message: String| {
+            let hint = format!("start a program that listens on port {port} of the sprite");
+            Problem::new(ErrorKind::BadGateway, message).with_hint(&hint)
+        };
+        if let Some(dialled) = awake.dial(port).await {
+            let (dialled, memory) = dialled.map_err(|error| refused(error.to_string()))?;
+            return Program::speak(dialled, port, memory, connection).await;
+        }
         let hello = ProxyHello {
             host: "localhost".to_owned(),
             port,
             half_close: false,
         };
         let opened = proxy::open_reusable(&self.app.proxies, awake, &hello).await;
-        let (opened, memory) = opened.map_err(|refusal| {
-            let hint = format!("start a program that listens on port {port} of the sprite");
-            Problem::new(ErrorKind::BadGateway, refusal.message).with_hint(&hint)
-        })?;
-        Ok((PortStream::new(opened.stream, opened.counted), memory))
+        let (opened, memory) = opened.map_err(|refusal| refused(refusal.message))?;
+        let stream = PortStream::new(opened.stream, opened.counted);
+        Program::speak(stream, port, memory, connection).await
     }
 }
 

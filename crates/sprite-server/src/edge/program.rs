@@ -8,10 +8,10 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use sprite_host::{Awake, Reusable};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::headers;
-use super::stream::PortStream;
 use crate::connection::Connection;
 use crate::problem::{Answer, Problem};
 
@@ -34,7 +34,7 @@ impl Program {
     /// # Errors
     /// The connection broke.
     pub(super) async fn speak(
-        stream: PortStream,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         port: u16,
         memory: Reusable,
         connection: &Connection,

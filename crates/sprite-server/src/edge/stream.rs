@@ -1,4 +1,4 @@
-//! A connection to a port of a machine as a stream of bytes.
+//! A connection to a port of a machine, by its agent, as a stream of bytes.
 
 use std::io;
 use std::pin::Pin;

@@ -119,7 +119,8 @@ pub(crate) async fn logs(
 
 pub(crate) async fn list_of(host: &Host, sprite: &Sprite, asker: Asker) -> Answer<Response> {
     let services = host.services(sprite.id).await;
-    let services = services.map_err(|error| refused(error, sprite))?.services;
+    let services = services.map_err(|error| refused(error, sprite))?;
+    let services = services.services.clone();
     Ok(answer::ok(
         &with_states(host, sprite, services, asker).await?,
     ))

@@ -258,9 +258,17 @@ fn test_in_box(
 /// The official SDKs with what runs them, and their suites: the box has neither Node nor Python.
 fn bring_sdks(visit: &mut Visit<'_>) -> Outcome {
     let sdks = Sdks::install()?;
-    for directory in [sdks.directory(), &sdks.python_library()?] {
-        visit.place(directory);
-        visit.bring(directory)?;
+    visit.place(sdks.directory());
+    visit.bring(sdks.directory())?;
+    let libraries = sdks.python_libraries()?;
+    // A shared library stands in a directory of that Python alone.
+    let place = match libraries.as_slice() {
+        [modules] => modules,
+        several => several[0].parent().unwrap_or(&several[0]),
+    };
+    visit.place(place);
+    for library in &libraries {
+        visit.bring(library)?;
     }
     visit.bring(&workspace().join("conformance"))
 }
