@@ -30,6 +30,7 @@ use crate::address::{
 use crate::error::NetError;
 use crate::name::{Role, link_name, netns_path};
 use crate::netlink::{Family, Refused, Socket};
+use crate::nft::Changes;
 use crate::route::{self, End, Index, Ipv6};
 use crate::slot::{Attachment, Slot, SlotId, Traffic};
 use crate::tap::{self, TAP_LINK, TapOwner, WIRE_LINK};
@@ -62,8 +63,16 @@ pub(crate) struct Site {
     pub(crate) ipv6: Ipv6,
     /// The log group of packets for machines that sleep.
     pub(crate) group: u16,
-    /// The slots of those machines, as they are in the host's table. Held while that is changed.
-    pub(crate) sleepers: Mutex<BTreeSet<SlotId>>,
+    /// Held while the host's table is changed.
+    pub(crate) sleepers: Mutex<Sleepers>,
+}
+
+/// Which machines sleep, as the host's table has it.
+#[derive(Debug, Default)]
+pub(crate) struct Sleepers {
+    pub(crate) slots: BTreeSet<SlotId>,
+    /// For the next change, if the one before went well.
+    pub(crate) changes: Changes,
 }
 
 /// The sockets of a slot's name server, bound in its router namespace. Non-blocking.

@@ -20,7 +20,7 @@ use rustix::fs::{FlockOperation, flock};
 use sprite_types::InstanceId;
 
 use crate::address::{Subnet, choose_subnet, instance_number, reachable, subnet_of_slot};
-use crate::build::{self, Site};
+use crate::build::{self, Site, Sleepers};
 use crate::error::NetError;
 use crate::name::{is_ours, slot_of_link, slot_of_netns};
 use crate::netlink::{Family, Refused, Socket};
@@ -213,6 +213,7 @@ pub(crate) fn install_table(site: &Site) -> Result<(), NetError> {
     let name = nft::host_table_name(&site.instance);
     let sleepers = sleepers(site);
     let addresses: Vec<_> = sleepers
+        .slots
         .iter()
         .map(|slot| site.subnet.slot(*slot))
         .collect();
@@ -220,36 +221,36 @@ pub(crate) fn install_table(site: &Site) -> Result<(), NetError> {
         .map_err(NetError::step(format!("install nftables table {name}")))
 }
 
-fn sleepers(site: &Site) -> MutexGuard<'_, BTreeSet<SlotId>> {
+fn sleepers(site: &Site) -> MutexGuard<'_, Sleepers> {
     // Nothing panics while holding it.
     site.sleepers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// From now on packets for that slot's machine are told. Idempotent.
 pub(crate) fn fall_asleep(site: &Site, slot: SlotId) -> Result<(), NetError> {
-    let mut sleepers = sleepers(site);
-    nft::add_sleeper(&site.instance, site.subnet.slot(slot))
+    let Sleepers { slots, changes } = &mut *sleepers(site);
+    nft::add_sleeper(changes, &site.instance, site.subnet.slot(slot))
         .map_err(NetError::step(format!("listen for packets to slot {slot}")))?;
-    sleepers.insert(slot);
+    slots.insert(slot);
     Ok(())
 }
 
 /// From now on they are not. Idempotent.
 pub(crate) fn wake(site: &Site, slot: SlotId) -> Result<(), NetError> {
-    let mut sleepers = sleepers(site);
-    if !sleepers.contains(&slot) {
+    let Sleepers { slots, changes } = &mut *sleepers(site);
+    if !slots.contains(&slot) {
         return Ok(());
     }
-    nft::remove_sleeper(&site.instance, site.subnet.slot(slot)).map_err(NetError::step(
-        format!("listen no more for packets to slot {slot}"),
-    ))?;
-    sleepers.remove(&slot);
+    nft::remove_sleeper(changes, &site.instance, site.subnet.slot(slot)).map_err(
+        NetError::step(format!("listen no more for packets to slot {slot}")),
+    )?;
+    slots.remove(&slot);
     Ok(())
 }
 
 /// Whether that slot's machine sleeps.
 pub(crate) fn sleeps(site: &Site, slot: SlotId) -> bool {
-    sleepers(site).contains(&slot)
+    sleepers(site).slots.contains(&slot)
 }
 
 /// Follows the host's routes: a new uplink forwards too. Called when routes or interfaces changed.

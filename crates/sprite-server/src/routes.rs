@@ -68,10 +68,11 @@ impl Api {
     /// What is asked from outside. Give it to [`serve`](crate::serve).
     pub fn router(&self) -> Router {
         let edge = self.edge.clone();
+        let api = router(self.app.clone()).merge(edge::login_routes(edge.clone()));
         // Before everything of the API: nothing of it is seen under the URL domain.
-        router(self.app.clone())
-            .merge(edge::login_routes(edge.clone()))
-            .layer(middleware::from_fn_with_state(edge, edge::dispatch))
+        Router::new()
+            .fallback(edge::dispatch)
+            .with_state((edge, api))
     }
 
     /// What is asked of sprites' URLs, and nothing else. Give it to a listener of its own.

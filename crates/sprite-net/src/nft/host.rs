@@ -7,7 +7,7 @@ use std::io;
 use std::net::Ipv4Addr;
 
 use super::expression::{ConnectionState, End, Is, Side};
-use super::{At, Batch, Otherwise, TableFamily};
+use super::{At, Batch, Changes, Otherwise, TableFamily};
 use crate::address::{CLOSED, Subnet};
 use crate::name::link_prefix;
 use sprite_types::InstanceId;
@@ -105,17 +105,25 @@ pub(crate) fn install_host_table(
 }
 
 /// From now on packets for that address are told. Idempotent.
-pub(crate) fn add_sleeper(instance: &InstanceId, address: Ipv4Addr) -> io::Result<()> {
+pub(crate) fn add_sleeper(
+    changes: &mut Changes,
+    instance: &InstanceId,
+    address: Ipv4Addr,
+) -> io::Result<()> {
     let mut batch = Batch::new(TableFamily::Inet, &host_table_name(instance));
     batch.add_addresses(SLEEPERS, &[address]);
-    batch.commit()
+    changes.commit(batch)
 }
 
 /// From now on packets for that address are not told. Idempotent.
-pub(crate) fn remove_sleeper(instance: &InstanceId, address: Ipv4Addr) -> io::Result<()> {
+pub(crate) fn remove_sleeper(
+    changes: &mut Changes,
+    instance: &InstanceId,
+    address: Ipv4Addr,
+) -> io::Result<()> {
     let mut batch = Batch::new(TableFamily::Inet, &host_table_name(instance));
     batch.remove_address(SLEEPERS, address);
-    match batch.commit() {
+    match changes.commit(batch) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }

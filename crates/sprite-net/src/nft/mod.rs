@@ -206,16 +206,39 @@ impl Batch {
     }
 
     /// Sends the batch; the kernel takes all of it or nothing.
-    fn commit(mut self) -> io::Result<()> {
+    fn commit(self) -> io::Result<()> {
+        self.commit_over(&mut Socket::open(Family::Netfilter)?)
+    }
+
+    fn commit_over(mut self, socket: &mut Socket) -> io::Result<()> {
         self.messages
             .push(Message::new(BATCH_END, 0, &generic_header(0, SUBSYSTEM)));
         let table = self.table;
-        Socket::open(Family::Netfilter)?
+        socket
             .transact_batch(self.messages)
             .map_err(|Refused { index, source }| {
                 tracing::debug!(table, index, error = %source, "nf_tables refused a message");
                 source
             })
+    }
+}
+
+/// Changes for which somebody waits, one after the other in one namespace: they share a socket. The kernel closes one
+/// only when all that was removed before is nobody's any more, ten milliseconds later.
+/// Source: `nft_rcv_nl_event` in net/netfilter/nf_tables_api.c.
+#[derive(Debug, Default)]
+pub(crate) struct Changes(Option<Socket>);
+
+impl Changes {
+    fn commit(&mut self, batch: Batch) -> io::Result<()> {
+        let mut socket = match self.0.take() {
+            Some(socket) => socket,
+            None => Socket::open(Family::Netfilter)?,
+        };
+        batch.commit_over(&mut socket)?;
+        // After a refusal more answers may come.
+        self.0 = Some(socket);
+        Ok(())
     }
 }
 

@@ -31,16 +31,17 @@ mod trial;
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method};
-use axum::middleware::Next;
 use axum::response::Response;
 use sprite_api::ErrorKind;
 use sprite_host::{LookupError, Sprite, UrlAuth};
 use sprite_types::CustomDomain;
 use time::OffsetDateTime;
+use tower_service::Service;
 use tracing::Instrument;
 
 pub(crate) use host::bare;
@@ -63,22 +64,33 @@ use crate::routes::App;
 
 /// What the edge has, one for all listeners: a login begins on one and ends on another. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Edge {
+pub(crate) struct Edge(Arc<Parties>);
+
+/// See [`Edge`].
+pub(crate) struct Parties {
     app: App,
-    keys: Arc<UrlKey>,
-    codes: Arc<Codes>,
+    keys: UrlKey,
+    codes: Codes,
     places: Places,
+}
+
+impl std::ops::Deref for Edge {
+    type Target = Parties;
+
+    fn deref(&self) -> &Parties {
+        &self.0
+    }
 }
 
 impl Edge {
     pub(crate) fn new(app: App) -> Self {
-        let keys = Arc::new(app.config.url_key.clone());
-        Self {
+        let keys = app.config.url_key.clone();
+        Self(Arc::new(Parties {
             app,
             keys,
-            codes: Arc::default(),
+            codes: Codes::default(),
             places: Places::default(),
-        }
+        }))
     }
 
     /// Whether sprites' URLs are reached over TLS alone.
@@ -133,10 +145,17 @@ pub(crate) async fn dispatch_urls(State(edge): State<Edge>, request: Request) ->
 }
 
 /// Brings a request for a sprite's host to the sprite, and every other to the API.
-pub(crate) async fn dispatch(State(edge): State<Edge>, request: Request, next: Next) -> Response {
+pub(crate) async fn dispatch(
+    State((edge, mut api)): State<(Edge, Router)>,
+    request: Request,
+) -> Response {
     let (parts, body) = request.into_parts();
     match edge.named(&parts).await {
-        Ok((Site::Api, _)) => next.run(Request::from_parts(parts, body)).await,
+        Ok((Site::Api, _)) => {
+            // A router is always ready.
+            let answer = api.call(Request::from_parts(parts, body)).await;
+            answer.unwrap_or_else(|never| match never {})
+        }
         Ok((Site::Nobody, named)) => edge.answer(None, named, parts, body).await,
         Ok((Site::Sprite(address), named)) => edge.answer(Some(address), named, parts, body).await,
         Err(problem) => page::answer(problem, page::is_wanted(&parts.headers)),
@@ -211,7 +230,8 @@ impl Edge {
             Ok(admitted) => admitted,
             Err(refused) => return self.refuse(refused, &named, &parts, person),
         };
-        let span = tracing::info_span!("url", org = %sprite.org_slug, sprite = %sprite.id);
+        // Only what is told at this level is told of each request.
+        let span = tracing::debug_span!("url", org = %sprite.org_slug, sprite = %sprite.id);
         let host = HeaderValue::try_from(named).expect("it was a header or an authority");
         let passage = Passage {
             sprite,
