@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// A program that this one carries.
+/// A program that this one carries. Static: of a constant there would be a copy wherever it is used.
 #[derive(Debug)]
 pub(crate) struct Program {
     pub(crate) name: &'static str,
@@ -13,13 +13,13 @@ pub(crate) struct Program {
 }
 
 /// The agent, which builds walls, is the first program of a virtual machine, and runs sessions.
-pub(crate) const AGENT: Program = Program {
+pub(crate) static AGENT: Program = Program {
     name: "agent",
     bytes: include_bytes!(env!("SPRITE_AGENT_PROGRAM")),
 };
 
 /// The monitor of virtual machines.
-pub(crate) const MONITOR: Program = Program {
+pub(crate) static MONITOR: Program = Program {
     name: "vmm",
     bytes: include_bytes!(env!("SPRITE_VMM_PROGRAM")),
 };
