@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import traceback
+import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from typing import Callable, TypeVar
@@ -121,8 +122,17 @@ def _wake(context: Context, sprite: Sprite) -> None:
         method="POST",
         headers={"Authorization": f"Bearer {context.token}"},
     )
-    with urllib.request.urlopen(request, timeout=TEST_LIMIT_SECONDS) as answer:
-        answer.read()
+    deadline = time.monotonic() + TEST_LIMIT_SECONDS
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=TEST_LIMIT_SECONDS) as answer:
+                answer.read()
+            return
+        except urllib.error.HTTPError as error:
+            # It still boots, and says when to ask again.
+            if error.code != 503 or time.monotonic() > deadline:
+                raise
+            time.sleep(float(error.headers["Retry-After"]))
 
 
 class Tally:

@@ -169,6 +169,8 @@ const BY_ID: &str = "SELECT s.*, o.slug AS org_slug FROM sprites s JOIN organisa
                      WHERE s.id = ?";
 const BY_NAME: &str = "SELECT s.*, o.slug AS org_slug FROM sprites s JOIN organisations o ON o.id = s.org_id \
                        WHERE s.org_id = ? AND s.name = ?";
+const LONGEST_WARM: &str = "SELECT id FROM sprites WHERE status = 'warm' AND driver = ? \
+                            ORDER BY last_warming_at LIMIT ?";
 const COUNT: &str = "SELECT COUNT(*) FROM sprites WHERE org_id = ?";
 const MAY_MAKE: &str = "SELECT api_access FROM sprites WHERE id = ? AND org_id = ?";
 const COUNT_MADE: &str = "SELECT COUNT(*) FROM sprites WHERE made_by = ?";
@@ -265,6 +267,24 @@ impl Catalog {
             .await
             .step("look a sprite up")?;
         row.as_ref().map(read).transpose()
+    }
+
+    /// The sprites of a driver that are warm, at most `limit`: those that have slept for the longest first.
+    ///
+    /// # Errors
+    /// The catalog cannot be read.
+    pub async fn longest_warm(
+        &self,
+        driver: DriverKind,
+        limit: u32,
+    ) -> Result<Vec<SpriteId>, CatalogError> {
+        let rows = sqlx::query(LONGEST_WARM)
+            .bind(driver.to_string())
+            .bind(limit)
+            .fetch_all(&self.reader)
+            .await
+            .step("list warm sprites")?;
+        rows.iter().map(|row| row::parsed(row, "id")).collect()
     }
 
     /// Changes settings; the sprite as it is then, or `None` if there is none of that id.

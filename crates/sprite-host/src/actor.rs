@@ -356,6 +356,7 @@ impl Actor {
                 self.unruled.push(reply);
                 return None;
             }
+            Message::Pressed => return Some(Event::Pressed),
         };
         let id = RequestId(self.next_request);
         self.next_request += 1;

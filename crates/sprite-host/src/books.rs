@@ -11,7 +11,9 @@ use sprite_catalog::{
     Settings, Sprite, Task,
 };
 use sprite_lifecycle::metering::Reading;
-use sprite_types::{CheckpointId, MachineId, OrgId, Policies, SpriteId, SpriteName, TaskName};
+use sprite_types::{
+    CheckpointId, DriverKind, MachineId, OrgId, Policies, SpriteId, SpriteName, TaskName,
+};
 use time::OffsetDateTime;
 
 use crate::fault::Stage;
@@ -96,6 +98,7 @@ on_stage! {
     keep_of_restore[Some(sprite)](sprite: SpriteId, restore: Restore, at: OffsetDateTime) -> (), CatalogError;
     last_task_end[Some(sprite)](sprite: SpriteId) -> Option<OffsetDateTime>, CatalogError;
     leave_rest[Some(sprite)](sprite: SpriteId, fence: Fence, machine: MachineId, at: OffsetDateTime) -> Fence, CatalogError;
+    longest_warm[None](driver: DriverKind, limit: u32) -> Vec<SpriteId>, CatalogError;
     mark_destroyed[Some(sprite)](sprite: SpriteId, fence: Fence, at: OffsetDateTime) -> (), CatalogError;
     next_alarm[None](now: OffsetDateTime) -> Option<OffsetDateTime>, CatalogError;
     policies[Some(sprite)](sprite: SpriteId) -> Policies, CatalogError;

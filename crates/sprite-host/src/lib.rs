@@ -39,6 +39,7 @@ mod load;
 mod metrics;
 mod options;
 mod policy;
+mod pressure;
 mod recover;
 mod registry;
 mod reply;

@@ -32,6 +32,7 @@ use crate::context::{Context, describe};
 use crate::enforce;
 use crate::error::OpenError;
 use crate::fault::FaultPoint;
+use crate::pressure;
 use crate::shared::Shared;
 use crate::tasks;
 use crate::usage;
@@ -95,6 +96,7 @@ pub(crate) async fn recover(shared: &Arc<Shared>) -> Result<(), OpenError> {
     tasks::wake_all(shared).await?;
     shared.spawn(alarms::ring(shared.clone()));
     shared.spawn(called::answer(shared.clone()));
+    shared.spawn(pressure::relieve(shared.clone()));
     shared.spawn(usage::sample(shared.clone()));
     Ok(())
 }

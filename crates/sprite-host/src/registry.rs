@@ -37,6 +37,8 @@ pub(crate) enum Message {
     Enforce(EnforceReply),
     /// The row says since then when the sprite is idle.
     Idleness(OffsetDateTime, Idleness),
+    /// The host is short of memory.
+    Pressed,
     /// The sprite's tasks were changed; answered when that has been read.
     TasksChanged(oneshot::Sender<()>),
 }

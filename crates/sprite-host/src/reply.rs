@@ -48,7 +48,7 @@ pub(crate) fn refuse(message: Message, unreadable: bool) {
         Message::Destroy(reply) => drop(reply.send(Err(DestroyError::NotFound))),
         Message::Close(reply) | Message::TasksChanged(reply) => drop(reply.send(())),
         Message::Look(reply) => drop(reply.send(Look::Asleep)),
-        Message::Idleness(..) => {}
+        Message::Idleness(..) | Message::Pressed => {}
         // There is no machine: whoever waits sees it dropped.
         Message::Counters(reply) => drop(reply),
         // No row, or none that can be read: no machine was started for it.

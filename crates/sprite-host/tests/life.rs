@@ -214,6 +214,36 @@ async fn warm_becomes_cold_and_boots_again() {
     assert_eq!(test.driver.started(), 2);
 }
 
+/// Those that have slept for the longest first; whoever runs is left alone.
+#[tokio::test]
+async fn sprites_that_sleep_give_their_memory_up_when_it_is_short() {
+    let test = TestHost::with(sleepy()).await;
+    let mut sleepers = Vec::new();
+    for name in 0..10 {
+        let sprite = test.create(&format!("s{name}")).await.id;
+        until_status(&test.host, sprite, SpriteStatus::Warm).await;
+        sleepers.push(sprite);
+    }
+    let awake = test.host.awake(sleepers[0]).await.expect("awake");
+    test.driver.press();
+    for sprite in &sleepers[1..9] {
+        until_status(&test.host, *sprite, SpriteStatus::Cold).await;
+    }
+    for (sprite, status) in [
+        (sleepers[0], SpriteStatus::Running),
+        (sleepers[9], SpriteStatus::Warm),
+    ] {
+        let now = test.host.sprite_by_id(sprite).await.expect("there");
+        assert_eq!(now.status, status);
+    }
+    test.driver.press();
+    until_status(&test.host, sleepers[9], SpriteStatus::Cold).await;
+    let now = test.host.sprite_by_id(sleepers[0]).await.expect("there");
+    assert_eq!(now.status, SpriteStatus::Running);
+    drop(awake);
+    until_in_agreement(&test).await;
+}
+
 #[tokio::test]
 async fn a_sleep_that_fails_leaves_the_sprite_running() {
     let test = TestHost::with(sleepy()).await;

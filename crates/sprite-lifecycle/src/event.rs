@@ -98,6 +98,8 @@ pub enum Event {
     Finished(Result<(), Fault>),
     /// The machine is gone by itself.
     MachineExited,
+    /// The host is short of memory: a sprite that sleeps in its machine is to give it up.
+    Pressed,
     /// Time passed; see [`State::deadline`](crate::State::deadline).
     Tick,
 }

@@ -30,6 +30,7 @@ pub fn step(state: &State, event: Event, now: Moment, policy: &Policy) -> (State
         Event::Finished(Ok(())) => turn.done(),
         Event::Finished(Err(fault)) => turn.failed(fault),
         Event::MachineExited => turn.machine_exited(),
+        Event::Pressed => turn.pressed(),
         Event::Tick => turn.tick(),
     }
     turn.settle();
@@ -212,6 +213,20 @@ impl Turn {
             | Phase::Marking(_)
             | Phase::Destroying { .. }
             | Phase::Gone => {}
+        }
+    }
+
+    fn pressed(&mut self) {
+        let sleeps_on = matches!(
+            self.state.phase,
+            Phase::Warm {
+                memory: Memory::Machine,
+                ..
+            }
+        );
+        // Whoever waits for it to wake has it wake.
+        if sleeps_on && !self.state.waiting.stirred {
+            self.stop(Stop::Hard);
         }
     }
 

@@ -62,6 +62,7 @@ enum Command {
     Traffic,
     Stirred,
     MachineDies,
+    Pressed,
     /// Tasks hold the sprite for so many seconds from now, or no longer.
     Tasks(Option<u64>),
     Wait(u64),
@@ -85,6 +86,7 @@ fn commands() -> impl Strategy<Value = Command> {
         2 => Just(Command::Stirred),
         1 => Just(Command::Fail(Left::InUse)),
         1 => Just(Command::MachineDies),
+        1 => Just(Command::Pressed),
         2 => prop::option::of(0..5000u64).prop_map(Command::Tasks),
         4 => (0..5000u64).prop_map(Command::Wait),
     ]
@@ -404,6 +406,7 @@ impl World {
                     self.event(Event::MachineExited);
                 }
             }
+            Command::Pressed => self.event(Event::Pressed),
             Command::Tasks(seconds) => {
                 let until = seconds.map(|seconds| self.now.after(Duration::from_secs(seconds)));
                 self.tasks_until = until;

@@ -600,6 +600,35 @@ fn bytes_that_wait_wake_a_sprite_and_none_is_forgotten() {
     assert_eq!(life.on(Event::Stirred), [Action::Perform(Operation::Thaw)]);
 }
 
+#[test]
+fn a_sprite_that_sleeps_in_its_machine_gives_it_up_when_memory_is_short() {
+    let mut life = with(Hold::Presence);
+    assert_eq!(life.on(Event::Pressed), [], "it runs");
+    life.after(30);
+    assert_eq!(life.on(Event::Pressed), [], "it is on its way");
+    life.on(Event::Finished(Ok(())));
+    life.on(Event::Finished(Ok(())));
+    let stops = [Action::Perform(Operation::Stop(Stop::Hard))];
+    assert_eq!(life.on(Event::Pressed), stops);
+    assert_eq!(life.on(Event::Finished(Ok(()))), []);
+    assert_eq!(life.on(Event::Pressed), [], "there is nothing to give");
+    assert_eq!(life.on(wake(9)), [Action::Perform(Operation::Boot)]);
+}
+
+#[test]
+fn who_is_about_to_wake_keeps_its_memory() {
+    let mut life = with(Hold::Connection);
+    let until = life.now.after(Duration::from_secs(10));
+    life.on(request(2, Request::Sleep { until }));
+    life.on(Event::Finished(Ok(())));
+    life.on(Event::Finished(Ok(())));
+    assert_eq!(life.on(Event::Stirred), [Action::Perform(Operation::Thaw)]);
+    assert_eq!(life.on(Event::Pressed), [], "it wakes");
+    life.on(fault(Left::AsBefore));
+    assert_eq!(life.on(Event::Pressed), [], "it will wake");
+    assert_eq!(life.after(1), [Action::Perform(Operation::Thaw)]);
+}
+
 /// Whoever sent them cannot be told that it failed, and does not ask again.
 #[test]
 fn a_wake_for_bytes_that_fails_is_tried_again_after_a_while() {

@@ -178,6 +178,13 @@ pub trait MachineDriver: Send + Sync + 'static {
     /// Safe.
     async fn called(&self) -> Result<Vec<SpriteId>, MachineError>;
 
+    /// Waits until the host is short of memory that machines which stand still could give back; told again and again
+    /// while it is. Never returns where they have none, or where nobody can tell. One caller at a time.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    async fn pressed(&self);
+
     /// Lets go of what is kept for a sprite that sleeps without a machine, for the one that goes on from its memory:
     /// its memory is dropped, or the sprite. Idempotent.
     ///

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use sprite_machine::{Beginning, Identity, Machine, MachineDriver, MachineError, MachineSpec};
 use sprite_types::{DriverKind, MachineId, SpriteId};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::machine::{FakeMachine, MEMORY, Memory};
 use crate::switch::{Chance, Held, Shared, Step};
@@ -20,6 +20,8 @@ pub struct FakeDriver {
     world: Arc<World>,
     /// For whom something has come from outside.
     calls: watch::Sender<BTreeSet<SpriteId>>,
+    /// The host is short of memory.
+    presses: Notify,
     switches: Shared,
 }
 
@@ -151,6 +153,11 @@ impl FakeDriver {
         });
     }
 
+    /// The host is short of memory.
+    pub fn press(&self) {
+        self.presses.notify_one();
+    }
+
     /// From now on machines get another system than those that there are, or were.
     pub fn renew(&self) {
         let mut state = self.world.state();
@@ -265,6 +272,10 @@ impl MachineDriver for FakeDriver {
             .iter()
             .map(|machine| machine.clone() as Arc<dyn Machine>)
             .collect())
+    }
+
+    async fn pressed(&self) {
+        self.presses.notified().await;
     }
 
     async fn called(&self) -> Result<Vec<SpriteId>, MachineError> {

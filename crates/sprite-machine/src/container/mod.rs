@@ -11,6 +11,7 @@
 
 mod launch;
 mod machine;
+mod pressure;
 mod probe;
 
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ use sprite_types::{DriverKind, InstanceId, SpriteId};
 pub use self::probe::{Unusable, Usable, probe};
 
 use self::machine::ContainerMachine;
+use self::pressure::Pressure;
 use crate::holdings::Holdings;
 use crate::record::Record;
 use crate::{Beginning, Identity, Machine, MachineDriver, MachineError, MachineSpec};
@@ -43,6 +45,7 @@ pub struct ContainerOptions {
 /// Makes machines of namespaces.
 pub struct ContainerDriver {
     shared: Arc<Shared>,
+    pressure: Pressure,
 }
 
 /// What the driver and its machines share.
@@ -66,7 +69,10 @@ impl ContainerDriver {
         } = options;
         let holdings = Holdings::open(&instance, &run_dir, ranges_dir, network)?;
         let shared = Arc::new(Shared { agent, holdings });
-        Ok(Self { shared })
+        Ok(Self {
+            shared,
+            pressure: Pressure::default(),
+        })
     }
 
     /// Removes what the driver itself has on the host, if no machine is left. The run directory may go then.
@@ -128,6 +134,10 @@ impl MachineDriver for ContainerDriver {
 
     async fn called(&self) -> Result<Vec<SpriteId>, MachineError> {
         self.shared.holdings.called().await
+    }
+
+    async fn pressed(&self) {
+        self.pressure.told().await;
     }
 
     async fn forget(&self, sprite: SpriteId) -> Result<(), MachineError> {

@@ -221,6 +221,11 @@ impl MachineDriver for MicrovmDriver {
         self.shared.holdings.called().await
     }
 
+    async fn pressed(&self) {
+        // What sleeps is on the disk.
+        std::future::pending().await
+    }
+
     async fn forget(&self, sprite: SpriteId) -> Result<(), MachineError> {
         self.shared.holdings.forget(sprite).await
     }
