@@ -1,7 +1,7 @@
 //! Network namespaces: made by a thread that leaves its own, pinned by a bind mount, entered by threads.
 //!
-//! Only threads made for it stand in a namespace of a slot ([`in_thread`]); they end there. The threads of the
-//! runtime never leave the host's.
+//! Only threads made for it stand in a namespace of a slot ([`in_thread`], and the one of `inward`). The threads of
+//! the runtime never leave the host's.
 
 use std::fs::{self, OpenOptions};
 use std::io;

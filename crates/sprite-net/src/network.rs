@@ -14,7 +14,7 @@ use crate::build::{self, Site};
 use crate::diagnose::{self, Finding};
 use crate::dns::{Resolvers, Upstream};
 use crate::error::NetError;
-use crate::inward;
+use crate::inward::Sockets;
 use crate::knock::Knocks;
 use crate::netns::in_thread;
 use crate::site;
@@ -59,6 +59,7 @@ pub struct Network {
     upstream: Arc<Upstream>,
     slots: Arc<Slots>,
     knocks: Arc<Knocks>,
+    sockets: Arc<Sockets>,
     /// The tasks that run as long as the network is open.
     tasks: TaskTracker,
     stop: Arc<StopOnDrop>,
@@ -111,6 +112,7 @@ impl Network {
             upstream,
             slots,
             knocks: Arc::new(knocks),
+            sockets: Arc::default(),
             tasks,
             stop: Arc::new(StopOnDrop(stop)),
         })
@@ -199,7 +201,7 @@ impl Network {
     /// # Cancel safety
     /// Safe.
     pub async fn connect(&self, slot: SlotId, port: u16) -> io::Result<TcpStream> {
-        inward::connect(&self.site, slot, port).await
+        self.sockets.connect(&self.site, slot, port).await
     }
 
     /// The machine of a slot sleeps: from now on [`Network::knocked`] tells of packets that come on connections
