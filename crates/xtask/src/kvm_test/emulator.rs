@@ -18,6 +18,10 @@ const MEMORY_MIB: u64 = 6144;
 /// code with each first machine. Where there is work for more, there are more boxes.
 const PROCESSORS: &str = "1";
 
+/// An emulator that has not used its processor for so long emulates none any more: even a kernel with nothing to do
+/// looks at its clocks.
+const STANDS_STILL_AFTER: Duration = Duration::from_secs(120);
+
 /// The last words of a kernel.
 const PANIC: &str = "Kernel panic - not syncing";
 
@@ -97,11 +101,20 @@ enum Event {
     Interrupted,
 }
 
+/// How a box ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// It turned itself off.
+    Off,
+    /// The emulated processor stood still, and was turned off.
+    Still,
+}
+
 /// Runs the box until it turns itself off.
 ///
 /// # Errors
 /// The emulator does not start or fails, the time is over, or the person interrupted; the emulator is gone then.
-pub fn run(outer: &Outer, lane: &Lane<'_>, terminal: Terminal, limit: Duration) -> Outcome {
+pub fn run(outer: &Outer, lane: &Lane<'_>, terminal: Terminal, limit: Duration) -> Outcome<End> {
     let program = command(outer, lane);
     match terminal {
         Terminal::Persons => {
@@ -109,13 +122,13 @@ pub fn run(outer: &Outer, lane: &Lane<'_>, terminal: Terminal, limit: Duration) 
             Program::new("stty").args(["raw", "-echo"]).at_terminal()?;
             let ran = program.run();
             Program::new("stty").args([kept.trim()]).at_terminal()?;
-            ran
+            ran.map(|()| End::Off)
         }
         Terminal::Repeated => watch(program.own_group(), lane, limit),
     }
 }
 
-fn watch(program: Program, lane: &Lane<'_>, limit: Duration) -> Outcome {
+fn watch(program: Program, lane: &Lane<'_>, limit: Duration) -> Outcome<End> {
     let prefix = match lane.of {
         1 => String::new(),
         _ => format!("{} |", lane.number),
@@ -152,11 +165,23 @@ fn watch(program: Program, lane: &Lane<'_>, limit: Duration) -> Outcome {
         });
         let _ = tell.send(Event::Ended);
     });
+    let mut used = None;
     let ended = loop {
-        match told.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-            Ok(Event::Said(line)) => eprintln!("{prefix}  {line}"),
-            Ok(Event::Ended) => break Ok(()),
+        let left = deadline.saturating_duration_since(Instant::now());
+        match told.recv_timeout(left.min(STANDS_STILL_AFTER)) {
+            Ok(Event::Said(line)) => {
+                used = None;
+                eprintln!("{prefix}  {line}");
+            }
+            Ok(Event::Ended) => break Ok(End::Off),
             Ok(Event::Interrupted) => break Err(Failure::Interrupted),
+            Err(RecvTimeoutError::Timeout) if Instant::now() < deadline => {
+                let now = processor_time(emulator.id());
+                if now.is_some() && now == used {
+                    break Ok(End::Still);
+                }
+                used = now;
+            }
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                 break Err(Failure::Check(format!(
                     "the box was not done within {} s and was turned off",
@@ -165,19 +190,28 @@ fn watch(program: Program, lane: &Lane<'_>, limit: Duration) -> Outcome {
             }
         }
     };
-    if ended.is_err() {
+    if !matches!(ended, Ok(End::Off)) {
         // It may have ended in this moment.
         let _ = emulator.kill();
     }
     let status = emulator
         .wait()
         .map_err(Failure::io(format!("wait for `{shown}`")))?;
-    ended?;
-    if status.success() {
-        Ok(())
+    let ended = ended?;
+    if status.success() || ended == End::Still {
+        Ok(ended)
     } else {
         Err(Failure::Check(format!("the emulator ended with {status}")))
     }
+}
+
+/// The processor time that a process has used, in the kernel's ticks, as text.
+fn processor_time(process: u32) -> Option<[String; 2]> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // Behind the name, which may have anything in it. Source: proc_pid_stat(5), utime and stime.
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_whitespace().skip(11);
+    Some([fields.next()?.to_owned(), fields.next()?.to_owned()])
 }
 
 fn follow(from: impl Read, mut each: impl FnMut(String)) {
@@ -241,4 +275,20 @@ fn memory_mib(boxes: usize) -> u64 {
         .and_then(|number| number.parse::<u64>().ok());
     let share = |kib: u64| kib / 1024 / 2 / boxes as u64;
     available.map_or(MEMORY_MIB, |kib| share(kib).min(MEMORY_MIB))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processor_time_stands_still_while_nothing_is_done() {
+        let own = || processor_time(std::process::id()).expect("this process");
+        let before = own();
+        let begun = Instant::now();
+        // Two ticks of the slowest kernel.
+        while begun.elapsed() < Duration::from_millis(50) {}
+        assert_ne!(own(), before);
+        assert!(own().iter().all(|ticks| ticks.parse::<u64>().is_ok()));
+    }
 }

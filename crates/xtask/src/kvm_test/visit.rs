@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::failure::{Failure, Outcome};
 use crate::host::{Host, Privilege, find_program, target_directory};
 use crate::kvm_test::disk::{self, Tree};
-use crate::kvm_test::emulator::{self, Lane, Terminal};
+use crate::kvm_test::emulator::{self, End, Lane, Terminal};
 use crate::kvm_test::outer::Outer;
 use crate::program::Program;
 
@@ -290,9 +290,14 @@ fn stay(outer: &Outer, lane: &Lane<'_>, terminal: Terminal, limit: Duration) -> 
         })
     };
     let mut ran = start();
-    if ran.is_ok() && lane.panicked() {
+    let gave_up = match ran {
+        Ok(End::Still) => Some("processor stood still"),
+        Ok(End::Off) if lane.panicked() => Some("kernel gave up"),
+        Ok(End::Off) | Err(_) => None,
+    };
+    if let Some(gave_up) = gave_up {
         eprintln!(
-            "FLAKY the emulated kernel of box {} gave up; once more:\n{}",
+            "FLAKY the emulated {gave_up} in box {}; once more:\n{}",
             lane.number,
             lane.last_lines()
         );
@@ -301,7 +306,12 @@ fn stay(outer: &Outer, lane: &Lane<'_>, terminal: Terminal, limit: Duration) -> 
     fs::create_dir_all(&results).map_err(failed())?;
     disk::read_all(&lane.taken(), &results)?;
     fs::copy(lane.console(), results.join("console")).map_err(failed())?;
-    ran?;
+    if ran? == End::Still {
+        return Err(Failure::Check(format!(
+            "the emulated processor of box {} stood still twice",
+            lane.number
+        )));
+    }
     let status = fs::read_to_string(results.join("status")).unwrap_or_default();
     match status.trim().parse() {
         Ok(status) => {
