@@ -5,6 +5,7 @@
 //! during that only abandons it; the rest takes milliseconds and is waited for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sprite_agent_api::message::Request;
 use sprite_lifecycle::{Fault, Left, Why};
@@ -15,6 +16,9 @@ use crate::agent;
 use crate::context::{Context, as_before, describe};
 use crate::fault::FaultPoint;
 use crate::wake;
+
+/// How long after a machine does not answer any more its end may be seen.
+const ENDED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Has the agent write the disk.
 ///
@@ -144,6 +148,13 @@ async fn run_on(ctx: &mut Context, mut fault: Fault) -> Fault {
             fault.cause,
             describe("let the machine run on", &error)
         );
+        // One that ended meanwhile is no mystery: its memory is lost, and its disk boots.
+        if tokio::time::timeout(ENDED_WITHIN, machine.exited())
+            .await
+            .is_ok()
+        {
+            return wake::undo(ctx, fault.cause).await;
+        }
         fault.left = Left::Unknown;
         ctx.record_failure(&fault.cause).await;
     }

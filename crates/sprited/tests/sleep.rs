@@ -5,10 +5,11 @@
 
 mod harness;
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use harness::{Server, eventually, text, virtual_machines};
+use rustix::process::{Pid, Signal, kill_process};
 use sprite_client::Sprite;
 
 /// Emulated computers are slow; nothing waits for it when all is well.
@@ -126,12 +127,7 @@ async fn a_killed_machine_is_told_and_the_next_use_boots_another() {
     let server = Server::start(&[]);
     let sprite = server.sprite("mortal").await;
     text(&sprite, "echo precious > kept && sync").await;
-    let pid = i32::try_from(server.agent_pid()).unwrap();
-    rustix::process::kill_process(
-        rustix::process::Pid::from_raw(pid).unwrap(),
-        rustix::process::Signal::KILL,
-    )
-    .unwrap();
+    assert!(kill_monitor(&server));
     until(&sprite, "cold").await;
     assert_eq!(text(&sprite, "cat kept").await, "precious");
     server.finish();
@@ -248,6 +244,67 @@ async fn kills_during_sleeps_and_wakes_lose_no_byte_of_the_disk() {
     server.finish();
 }
 
+/// Kills the only machine's monitor, if there is one at the moment.
+fn kill_monitor(server: &Server) -> bool {
+    let monitor = || {
+        let machine = server.machines().pop()?;
+        let record = std::fs::read(Path::new(&machine).join("machine.json")).ok()?;
+        let record: serde_json::Value = serde_json::from_slice(&record).ok()?;
+        Pid::from_raw(i32::try_from(record["process"]["pid"].as_u64()?).ok()?)
+    };
+    monitor().is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok())
+}
+
+/// The kill falls at another moment of falling asleep, and of waking, in every round. Whoever waited for either is told
+/// something, and whoever asks next finds all that was flushed.
+#[tokio::test]
+#[ignore = "minutes in an emulator: cargo xtask kvm-test -- NAME"]
+async fn monitors_killed_on_the_way_to_sleep_and_back_lose_no_byte_of_the_disk() {
+    if !virtual_machines() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let sprite = server.sprite("fragile").await;
+    let begun = Instant::now();
+    sprite.sleep().await.unwrap();
+    let falling = begun.elapsed();
+    let begun = Instant::now();
+    text(&sprite, "true").await;
+    let waking = begun.elapsed();
+    let (mut written, mut killed) = (Vec::new(), 0);
+    for (number, part) in [0.1, 0.3, 0.5, 0.7, 0.9].into_iter().enumerate() {
+        for wakes in [false, true] {
+            written.push(format!("{number} {wakes}"));
+            let line = written.last().unwrap();
+            text(&sprite, &format!("echo {line} >> log && sync log")).await;
+            let span = if wakes { waking } else { falling };
+            let kill = async {
+                tokio::time::sleep(span.mul_f64(part)).await;
+                kill_monitor(&server)
+            };
+            killed += usize::from(if wakes {
+                sprite.sleep().await.unwrap();
+                let woken = sprite.command("true");
+                tokio::join!(kill, woken.status()).0
+            } else {
+                tokio::join!(kill, sprite.sleep()).0
+            });
+            eventually(SOON, async || {
+                let said = sprite.command("cat").arg("log").output().await;
+                let said = said.map_err(|error| error.to_string())?;
+                let log = String::from_utf8_lossy(&said.stdout).into_owned();
+                match log.lines().eq(&written) {
+                    true => Ok(()),
+                    false => Err(format!("{:?}: {log:?}", said.status)),
+                }
+            })
+            .await;
+        }
+    }
+    assert!(killed > 3, "{killed} of the kills met a monitor");
+    server.finish();
+}
+
 /// Work that goes on through every sleep: files are written, flushed and only then listed with their hashes, and
 /// names are asked for over the network, whose answers are counted.
 const LOAD: &str = "mkdir -p load /dev/shm/load && cd load || exit
@@ -290,7 +347,7 @@ async fn cycles_under_load(cycles: usize) {
     let remembered = remember(&sprite).await;
     text(&sprite, LOAD).await;
     let mut before = goes_on(&sprite, [0, 0]).await;
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     for cycle in 0..cycles {
         until(&sprite, "warm").await;
         assert_eq!(recall(&sprite).await, remembered, "cycle {cycle}");
@@ -301,9 +358,7 @@ async fn cycles_under_load(cycles: usize) {
         );
     }
     // As if the power had failed: nothing of it is flushed, and the next boot has the disk alone.
-    let pid = i32::try_from(server.agent_pid()).unwrap();
-    let pid = rustix::process::Pid::from_raw(pid).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    assert!(kill_monitor(&server));
     until(&sprite, "cold").await;
     let copy = server.data_dir().join("pool/disk-to-look-at");
     std::fs::copy(server.disk(), &copy).unwrap();
