@@ -111,6 +111,23 @@ async fn a_sprite_that_cannot_be_put_to_sleep_runs_on() {
 }
 
 #[tokio::test]
+async fn a_machine_that_ends_while_its_memory_is_written_leaves_a_sprite_that_boots() {
+    let test = TestHost::with(options()).await;
+    test.driver.pretend(DriverKind::Microvm);
+    let mut writing = test.driver.hold(Step::Snapshot);
+    let sprite = test.create("one").await.id;
+    writing.reached().await;
+    test.driver.fail(Step::Snapshot, 1);
+    test.driver.fail(Step::Thaw, 1);
+    test.driver.machine_of(sprite).expect("runs").end("killed");
+    drop(writing);
+    assert_eq!(sessions(&test, sprite).await, 0);
+    assert_eq!(test.driver.started(), 2);
+    until_status(&test.host, sprite, SpriteStatus::Warm).await;
+    until_in_agreement(&test).await;
+}
+
+#[tokio::test]
 async fn only_a_restart_drops_memory() {
     let (test, sprite) = asleep().await;
     test.host.restart(sprite).await.expect("restart");

@@ -615,13 +615,18 @@ fn a_sprite_that_sleeps_in_its_machine_gives_it_up_when_memory_is_short() {
     assert_eq!(life.on(wake(9)), [Action::Perform(Operation::Boot)]);
 }
 
-#[test]
-fn who_is_about_to_wake_keeps_its_memory() {
+fn asleep_with_a_connection() -> Life {
     let mut life = with(Hold::Connection);
     let until = life.now.after(Duration::from_secs(10));
     life.on(request(2, Request::Sleep { until }));
     life.on(Event::Finished(Ok(())));
     life.on(Event::Finished(Ok(())));
+    life
+}
+
+#[test]
+fn who_is_about_to_wake_keeps_its_memory() {
+    let mut life = asleep_with_a_connection();
     assert_eq!(life.on(Event::Stirred), [Action::Perform(Operation::Thaw)]);
     assert_eq!(life.on(Event::Pressed), [], "it wakes");
     life.on(fault(Left::AsBefore));
@@ -632,11 +637,7 @@ fn who_is_about_to_wake_keeps_its_memory() {
 /// Whoever sent them cannot be told that it failed, and does not ask again.
 #[test]
 fn a_wake_for_bytes_that_fails_is_tried_again_after_a_while() {
-    let mut life = with(Hold::Connection);
-    let until = life.now.after(Duration::from_secs(10));
-    life.on(request(2, Request::Sleep { until }));
-    life.on(Event::Finished(Ok(())));
-    life.on(Event::Finished(Ok(())));
+    let mut life = asleep_with_a_connection();
     assert_eq!(life.on(Event::Stirred), [Action::Perform(Operation::Thaw)]);
     for pause in [1, 2, 4] {
         assert_eq!(life.on(fault(Left::AsBefore)), [], "not at once");

@@ -265,11 +265,17 @@ fn link_guest(attachment: Attachment, guest: &mut Socket) -> Result<(), Refused>
 
 /// Gives the tap of a slot to a user. Blocks, and leaves the thread in the guest namespace.
 pub(crate) fn assign_tap(site: &Site, id: SlotId, owner: TapOwner) -> Result<(), NetError> {
-    netns::enter(open_namespace(site, id, Role::Guest)?).map_err(NetError::step(format!(
-        "enter the guest namespace of slot {id}"
-    )))?;
+    enter(site, id, Role::Guest)?;
     find(site.attachment, id)?;
     tap::give(owner).map_err(NetError::step(format!("give away the tap of slot {id}")))
+}
+
+/// Moves the calling thread to one of a slot's namespaces.
+pub(crate) fn enter(site: &Site, id: SlotId, role: Role) -> Result<(), NetError> {
+    netns::enter(open_namespace(site, id, role)?).map_err(NetError::step(format!(
+        "enter the {} namespace of slot {id}",
+        role.name()
+    )))
 }
 
 fn open_namespace(site: &Site, id: SlotId, role: Role) -> Result<OwnedFd, NetError> {
@@ -327,13 +333,9 @@ pub(crate) fn rejoin(site: &Site, id: SlotId) -> Result<DnsSockets, NetError> {
         slot: id,
         missing: link,
     })?;
-    let enter = |role, step: &str| {
-        netns::enter(open_namespace(site, id, role)?)
-            .map_err(NetError::step(format!("{step} of slot {id}")))
-    };
-    enter(Role::Guest, "enter the guest namespace")?;
+    enter(site, id, Role::Guest)?;
     find(site.attachment, id)?;
-    enter(Role::Router, "enter the router namespace")?;
+    enter(site, id, Role::Router)?;
     let egress = nft::egress_of_namespace()
         .map_err(NetError::step(format!("see whether slot {id} is closed")))?;
     bind_dns(egress).map_err(NetError::step(format!("bind the name server of slot {id}")))
@@ -341,27 +343,16 @@ pub(crate) fn rejoin(site: &Site, id: SlotId) -> Result<DnsSockets, NetError> {
 
 /// Closes or opens a slot. Blocks, and leaves the thread in the router namespace.
 pub(crate) fn set_egress(site: &Site, id: SlotId, egress: Egress) -> Result<(), NetError> {
-    netns::enter(open_namespace(site, id, Role::Router)?).map_err(NetError::step(format!(
-        "enter the router namespace of slot {id}"
-    )))?;
+    enter(site, id, Role::Router)?;
     nft::set_egress(egress).map_err(NetError::step(match egress {
         Egress::Open => format!("open slot {id}"),
         Egress::Closed => format!("close slot {id}"),
     }))
 }
 
-/// Moves the calling thread to a slot's guest namespace.
-pub(crate) fn enter_guest(site: &Site, id: SlotId) -> Result<(), NetError> {
-    netns::enter(open_namespace(site, id, Role::Guest)?).map_err(NetError::step(format!(
-        "enter the guest namespace of slot {id}"
-    )))
-}
-
 /// Whether a slot's machine has connections to the outside. Blocks, and leaves the thread in the router namespace.
 pub(crate) fn is_connected(site: &Site, id: SlotId) -> Result<bool, NetError> {
-    netns::enter(open_namespace(site, id, Role::Router)?).map_err(NetError::step(format!(
-        "enter the router namespace of slot {id}"
-    )))?;
+    enter(site, id, Role::Router)?;
     conntrack::any().map_err(NetError::step(format!("list the connections of slot {id}")))
 }
 

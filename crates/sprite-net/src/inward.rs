@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use crate::build::{self, Site};
 use crate::error::NetError;
+use crate::name::Role;
 use crate::netns;
 use crate::slot::SlotId;
 
@@ -129,7 +130,7 @@ fn work(orders: &mpsc::Receiver<Job>) {
 
 /// A socket in a slot's guest namespace. Leaves the thread there.
 fn socket(site: &Site, slot: SlotId, family: AddressFamily) -> Result<StdStream, NetError> {
-    build::enter_guest(site, slot)?;
+    build::enter(site, slot, Role::Guest)?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None);
     let socket = socket.map_err(NetError::step(format!("make a socket in slot {slot}")))?;

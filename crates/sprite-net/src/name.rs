@@ -21,6 +21,14 @@ pub(crate) enum Role {
 impl Role {
     pub(crate) const ALL: [Self; 2] = [Self::Guest, Self::Router];
 
+    /// What it is called in errors.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Guest => "guest",
+            Self::Router => "router",
+        }
+    }
+
     fn suffix(self) -> &'static str {
         match self {
             Self::Guest => "g",

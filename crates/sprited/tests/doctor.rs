@@ -228,7 +228,13 @@ async fn a_running_server_is_not_disturbed() {
     assert!(found("data directory").contains("a server uses it now"));
     assert!(found("address").contains("held by the server"));
     assert!(found("base image").contains("made"));
-    assert_eq!(find(&report, "pool")["verdict"], "ok", "{report}");
+    // A computer with little space left is warned of it.
+    let pool = find(&report, "pool");
+    assert_ne!(pool["verdict"], "problem", "{report}");
+    assert!(
+        pool["found"].as_str().unwrap().contains("mounted"),
+        "{pool}"
+    );
     let output = sprite.command("true").output().await.unwrap();
     assert_eq!(output.status.code(), 0);
     server.finish();

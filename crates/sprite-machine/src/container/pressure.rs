@@ -6,10 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 
-use rustix::fs::OFlags;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::OnceCell;
@@ -35,7 +32,7 @@ impl Pressure {
     /// Safe.
     pub(super) async fn told(&self) {
         let trigger = self.0.get_or_init(async || {
-            let opened = open(Path::new(HOST));
+            let opened = open();
             let untold = |error: &io::Error| {
                 tracing::info!(%error, "the kernel does not tell of short memory");
             };
@@ -68,11 +65,8 @@ fn is_short(memory: &str) -> bool {
 }
 
 /// Asks the kernel to tell. Must be called within a tokio runtime.
-fn open(file: &Path) -> io::Result<AsyncFd<File>> {
-    let mut options = OpenOptions::new();
-    let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
-    options.read(true).write(true).custom_flags(nonblocking);
-    let mut file = options.open(file)?;
+fn open() -> io::Result<AsyncFd<File>> {
+    let mut file = OpenOptions::new().read(true).write(true).open(HOST)?;
     file.write_all(TRIGGER)?;
     // SAFETY: the file is its own, and is not closed while it is registered.
     Ok(unsafe { AsyncFd::register_with_interest(file, Interest::PRIORITY) }?)
@@ -101,7 +95,7 @@ mod tests {
     /// That memory is really short cannot be brought about on a computer that others use.
     #[tokio::test]
     async fn the_kernel_takes_the_question() {
-        match open(Path::new(HOST)) {
+        match open() {
             Ok(trigger) => {
                 let told = tokio::time::timeout(
                     Duration::from_millis(10),
