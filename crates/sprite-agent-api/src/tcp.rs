@@ -6,7 +6,7 @@
 //! of that direction of the connection, each apart. A connection that broke is told by [`ConnectReply::Broken`]
 //! behind all that came before; a host that gives the stream up resets the connection.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +42,22 @@ pub struct ConnectSpec {
     pub host: String,
     /// 1 to 65,535.
     pub port: u16,
+}
+
+impl ConnectSpec {
+    /// Whether the host stands for the environment's loopback addresses, whatever the environment calls itself.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        let bare = self
+            .host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'));
+        if let Ok(address) = bare.unwrap_or(&self.host).parse::<IpAddr>() {
+            return address.to_canonical().is_unspecified();
+        }
+        let name = self.host.trim_end_matches('.').to_ascii_lowercase();
+        name.is_empty() || name == "localhost" || name.ends_with(".localhost")
+    }
 }
 
 /// What the agent answers.

@@ -73,7 +73,7 @@ pub(crate) async fn perform(
             format!("{MOST_CONNECTIONS} connections are open already, no more are allowed");
         return Err(failure(FailureKind::Limit, message));
     };
-    let addresses = addresses(&spec.host, hostname)?;
+    let addresses = addresses(spec, hostname)?;
     if spec.port == 0 {
         return Err(failure(FailureKind::Invalid, "port 0 is none"));
     }
@@ -123,27 +123,30 @@ async fn say(sender: &Sender, reply: &ConnectReply) -> Result<(), LinkError> {
 }
 
 /// The addresses of the machine itself that a host name stands for, in the order in which they are tried.
-fn addresses(host: &str, hostname: Option<&str>) -> Result<Vec<IpAddr>, Failure> {
+fn addresses(spec: &ConnectSpec, hostname: Option<&str>) -> Result<Vec<IpAddr>, Failure> {
     let local = || vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    if spec.is_local() {
+        return Ok(local());
+    }
+    let host = spec.host.as_str();
     let bare = host
         .strip_prefix('[')
         .and_then(|host| host.strip_suffix(']'));
     if let Ok(address) = bare.unwrap_or(host).parse::<IpAddr>() {
         let address = address.to_canonical();
-        return match (address.is_unspecified(), is_own(address)) {
-            (true, _) => Ok(local()),
-            (false, true) => Ok(vec![address]),
-            (false, false) => Err(failure(
+        return if is_own(address) {
+            Ok(vec![address])
+        } else {
+            Err(failure(
                 FailureKind::Invalid,
                 format!(
                     "{address} is not an address of this sprite; a proxy leads to the sprite itself"
                 ),
-            )),
+            ))
         };
     }
-    let name = host.trim_end_matches('.').to_ascii_lowercase();
-    let is_local = name.is_empty() || name == "localhost" || name.ends_with(".localhost");
-    if is_local || hostname.is_some_and(|own| own.eq_ignore_ascii_case(&name)) {
+    let name = host.trim_end_matches('.');
+    if hostname.is_some_and(|own| own.eq_ignore_ascii_case(name)) {
         return Ok(local());
     }
     let shown: String = host.chars().take(80).collect();
@@ -286,7 +289,11 @@ mod tests {
     use super::*;
 
     fn kinds(host: &str) -> Result<Vec<IpAddr>, FailureKind> {
-        addresses(host, Some("dawn")).map_err(|failure| failure.kind)
+        let spec = ConnectSpec {
+            host: host.to_owned(),
+            port: 1,
+        };
+        addresses(&spec, Some("dawn")).map_err(|failure| failure.kind)
     }
 
     #[test]

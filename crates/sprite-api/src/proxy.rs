@@ -11,6 +11,10 @@ use utoipa::ToSchema;
 /// Nothing more comes from whoever says it; a text message. Only between ends that agreed on it.
 pub const EOF: &str = r#"{"type":"eof"}"#;
 
+/// Among the capabilities that the answer to an upgrade names: where to was read in the query, and the server's first
+/// message follows.
+pub const TARGET: &str = "target";
+
 /// Largest message that a server takes from a client of a proxy, in bytes.
 pub const MAX_MESSAGE: usize = 1 << 20;
 

@@ -27,6 +27,7 @@ mod organisation;
 mod policy;
 mod recent;
 mod record;
+mod revocations;
 mod row;
 mod service;
 mod settings;

@@ -137,6 +137,23 @@ impl Catalog {
     /// # Errors
     /// The catalog cannot be read.
     pub async fn token(&self, id: &TokenId) -> Result<Option<Token>, CatalogError> {
+        let tokens = &self.recent.tokens;
+        // That there is none is not kept: nobody tells of one that is made.
+        let there = async {
+            self.read_token(id)
+                .await
+                .transpose()
+                .ok_or(None)?
+                .map_err(Some)
+        };
+        match tokens.get(id.clone(), there).await {
+            Ok(token) => Ok(Some(token)),
+            Err(None) => Ok(None),
+            Err(Some(error)) => Err(error),
+        }
+    }
+
+    async fn read_token(&self, id: &TokenId) -> Result<Option<Token>, CatalogError> {
         let row = sqlx::query(
             "SELECT t.id, t.org_id, o.slug, t.hash, t.description, t.created_at, t.revoked_at \
              FROM tokens t JOIN organisations o ON o.id = t.org_id WHERE t.id = ?",
@@ -186,7 +203,14 @@ impl Catalog {
         .execute(&mut *tx)
         .await
         .step("revoke a token")?;
+        let revoking = self.revocations.begin();
+        let revoking = revoking
+            .map_err(sqlx::Error::Io)
+            .step("tell that a token is revoked")?;
         tx.commit().await.step("revoke a token")?;
+        if let Err(error) = revoking.end() {
+            tracing::warn!(%error, "tokens are read anew for each request");
+        }
         Ok(changed.rows_affected() == 1)
     }
 }

@@ -4,8 +4,8 @@
 //! that come with each request of a URL. Any commit makes all of them void: few are written while thousands are read,
 //! and so nobody has to know which row is in whose answer.
 //!
-//! Only this process changes what is kept here. Other ones, such as `sprited token`, write organisations and tokens,
-//! which are read anew each time.
+//! Only this process changes sprites and services. Other ones, such as `sprited token`, write organisations and
+//! tokens: of a token everything but its being revoked is for ever, and that is told from process to process.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -24,15 +24,22 @@ pub(crate) struct Commits(AtomicU64);
 
 /// The catalog as some number of commits left it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Edition(u64);
+pub(crate) struct Edition(pub(crate) u64);
 
-impl Commits {
+/// What tells of changes.
+pub(crate) trait Editions {
     /// What the catalog is now; `None` while that is being decided.
+    fn edition(&self) -> Option<Edition>;
+}
+
+impl Editions for Commits {
     fn edition(&self) -> Option<Edition> {
         let count = self.0.load(Ordering::SeqCst);
         count.is_multiple_of(2).then_some(Edition(count))
     }
+}
 
+impl Commits {
     fn begin(&self) -> u64 {
         self.0.fetch_add(1, Ordering::SeqCst) + 1
     }
@@ -90,8 +97,8 @@ impl std::ops::DerefMut for Writing {
 
 /// Answers to look-ups of one kind.
 #[derive(Debug)]
-pub(crate) struct Recent<K, V> {
-    commits: Arc<Commits>,
+pub(crate) struct Recent<K, V, C = Commits> {
+    changes: Arc<C>,
     answers: Mutex<Answers<K, V>>,
 }
 
@@ -102,14 +109,14 @@ struct Answers<K, V> {
     by_key: HashMap<K, V>,
 }
 
-impl<K: Eq + Hash, V: Clone> Recent<K, V> {
-    pub(crate) fn new(commits: Arc<Commits>) -> Self {
+impl<K: Eq + Hash, V: Clone, C: Editions> Recent<K, V, C> {
+    pub(crate) fn new(changes: Arc<C>) -> Self {
         let answers = Answers {
             edition: Edition(0),
             by_key: HashMap::new(),
         };
         Self {
-            commits,
+            changes,
             answers: Mutex::new(answers),
         }
     }
@@ -126,7 +133,7 @@ impl<K: Eq + Hash, V: Clone> Recent<K, V> {
         key: K,
         read: impl Future<Output = Result<V, E>>,
     ) -> Result<V, E> {
-        let edition = self.commits.edition();
+        let edition = self.changes.edition();
         if let Some(edition) = edition
             && let Some(kept) = self.kept(edition, &key)
         {
@@ -205,7 +212,7 @@ mod tests {
 
     #[tokio::test]
     async fn so_many_are_kept_and_no_error_is() {
-        let recent = Recent::new(Arc::default());
+        let recent = Recent::new(Arc::<Commits>::default());
         let failed = recent.get(0, async { Err::<u32, _>("unreadable") }).await;
         assert_eq!(failed, Err("unreadable"));
         for key in 0..=MOST {

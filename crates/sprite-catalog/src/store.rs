@@ -4,18 +4,23 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sprite_types::{CustomDomain, OrgId, SpriteId, SpriteName};
+use sprite_types::{CustomDomain, OrgId, SpriteId, SpriteName, TokenId};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 
 use crate::error::{CatalogError, Step};
-use crate::recent::{Commits, Recent, Writing};
+use crate::organisation::Token;
+use crate::recent::{Commits, Editions, Recent, Writing};
+use crate::revocations::Revocations;
 use crate::service::Services;
 use crate::sprite::Sprite;
 
 /// How long a write waits for another process (such as `sprited token create`) that writes.
 const BUSY: Duration = Duration::from_secs(10);
+
+/// The file beside the catalog that counts revoked tokens.
+const REVOCATIONS: &str = "revocations";
 
 /// Connections that read. Each is a thread; a look-up takes about 50 µs, so a few serve thousands a second.
 const READERS: u32 = 4;
@@ -26,15 +31,17 @@ pub struct Catalog {
     pub(crate) reader: SqlitePool,
     writer: SqlitePool,
     commits: Arc<Commits>,
+    pub(crate) revocations: Arc<Revocations>,
     pub(crate) recent: Arc<RecentAnswers>,
 }
 
-/// What every request of a URL asks for.
+/// What every request asks for.
 #[derive(Debug)]
 pub(crate) struct RecentAnswers {
     pub(crate) named: Recent<(OrgId, SpriteName), Option<Sprite>>,
     pub(crate) at: Recent<CustomDomain, Option<Sprite>>,
     pub(crate) services: Recent<SpriteId, Arc<Services>>,
+    pub(crate) tokens: Recent<TokenId, Token, Revocations>,
 }
 
 impl Catalog {
@@ -75,15 +82,25 @@ impl Catalog {
             })?;
         let reader = pool(READERS).connect_lazy_with(options.read_only(true));
         let commits = Arc::new(Commits::default());
+        let revocations = Revocations::open(&path.with_extension(REVOCATIONS));
+        let revocations = Arc::new(revocations.map_err(|error| open(error.into()))?);
+        if revocations.edition().is_none() {
+            // Whoever has the right to write revokes; while we have it, what is under way was given up.
+            let right = writer.begin_with("BEGIN IMMEDIATE").await.map_err(open)?;
+            revocations.settle().map_err(|error| open(error.into()))?;
+            right.rollback().await.map_err(open)?;
+        }
         let recent = RecentAnswers {
             named: Recent::new(commits.clone()),
             at: Recent::new(commits.clone()),
             services: Recent::new(commits.clone()),
+            tokens: Recent::new(revocations.clone()),
         };
         Ok(Self {
             reader,
             writer,
             commits,
+            revocations,
             recent: Arc::new(recent),
         })
     }

@@ -416,6 +416,30 @@ async fn another_process_may_make_tokens_meanwhile() {
 }
 
 #[tokio::test]
+async fn a_token_that_another_process_revokes_is_seen_as_such_at_once() {
+    let f = fixture().await;
+    let second = Catalog::open(&f.dir.path().join("catalog.db"))
+        .await
+        .unwrap();
+    let slug = "personal".parse().unwrap();
+    let tokens = f.catalog.clone();
+    for turn in 0..20 {
+        let new = tokens.create_token(&slug, "here", NOW).await.unwrap();
+        // Both the one that is read and the one that is kept.
+        for _ in 0..2 {
+            let token = tokens.token(&new.id).await.unwrap().unwrap();
+            assert_eq!(token.revoked_at, None, "turn {turn}");
+        }
+        let revoked = second.revoke_token(&new.org.id, &new.id, NOW).await;
+        assert!(revoked.unwrap());
+        for _ in 0..2 {
+            let token = tokens.token(&new.id).await.unwrap().unwrap();
+            assert_eq!(token.revoked_at, Some(NOW), "turn {turn}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_was_written_is_there_after_reopening() {
     let f = fixture().await;
     let sprite = f.sprite("one").await;

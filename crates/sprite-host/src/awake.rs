@@ -13,6 +13,7 @@ use sprite_agent_api::services::ServicesCall;
 use sprite_lifecycle::Hold;
 use sprite_machine::Machine;
 use sprite_types::MachineId;
+use tokio::net::TcpStream;
 
 use crate::dialled::Dialled;
 use crate::ledger::Ledger;
@@ -73,21 +74,37 @@ impl Awake {
         (begin(stream, request), reusable)
     }
 
-    /// Connects to a port of the machine's own loopback interface, past its agent; for use by one after the other. `None`
-    /// where the agent has to do it.
+    /// Connects to a port of the machine's own loopback interface, past its agent. `None` where the agent has to do it.
     ///
     /// # Errors
     /// Nobody takes the connection, or the machine has ended.
     ///
     /// # Cancel safety
     /// Safe.
-    pub async fn dial(&self, port: u16) -> Option<io::Result<(Dialled, Reusable)>> {
-        let Some(machine) = self.line.machine().await else {
-            return Some(Err(io::ErrorKind::NotConnected.into()));
-        };
+    pub async fn dial(&self, port: u16) -> Option<io::Result<Dialled>> {
+        let tcp = self.tcp(port).await?;
+        Some(tcp.and_then(|tcp| Dialled::new(tcp, self.ledger.clone())))
+    }
+
+    /// Like [`Awake::dial`], for a connection that outlives this hold and is used by others after it.
+    ///
+    /// # Errors
+    /// As [`Awake::dial`].
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn dial_reusable(&self, port: u16) -> Option<io::Result<(Dialled, Reusable)>> {
+        let tcp = self.tcp(port).await?;
         let reusable = Reusable::new(self.line.clone(), self.ledger.clone());
-        let tcp = machine.dial(port).await?;
-        Some(tcp.map(|tcp| (Dialled::new(tcp, reusable.observer()), reusable)))
+        let dialled = tcp.and_then(|tcp| Dialled::new(tcp, reusable.observer()));
+        Some(dialled.map(|dialled| (dialled, reusable)))
+    }
+
+    async fn tcp(&self, port: u16) -> Option<io::Result<TcpStream>> {
+        match self.line.machine().await {
+            Some(machine) => machine.dial(port).await,
+            None => Some(Err(io::ErrorKind::NotConnected.into())),
+        }
     }
 
     /// Whether this holds the memory to which that leads.

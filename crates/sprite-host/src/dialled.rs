@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,6 +15,7 @@ use tokio::net::TcpStream;
 /// what is sent on it wakes it. Dropped before both directions have ended, the connection is reset there.
 pub struct Dialled {
     tcp: TcpStream,
+    address: SocketAddr,
     observer: Arc<dyn Observe>,
     /// Whether what is to be sent waits for room.
     waits: bool,
@@ -21,15 +23,27 @@ pub struct Dialled {
 }
 
 impl Dialled {
-    pub(crate) fn new(tcp: TcpStream, observer: Arc<dyn Observe>) -> Self {
+    pub(crate) fn new(tcp: TcpStream, observer: Arc<dyn Observe>) -> io::Result<Self> {
         // The kernel's delay is for programs that write badly; whoever wrote these bytes has waited already.
         let _ = tcp.set_nodelay(true);
-        Self {
+        Ok(Self {
+            address: tcp.peer_addr()?,
             tcp,
             observer,
             waits: false,
             ended: false,
-        }
+        })
+    }
+
+    /// To where it leads, within the machine.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Ends the connection as one that broke.
+    pub fn reset(mut self) {
+        self.ended = false;
     }
 
     fn poll_send(

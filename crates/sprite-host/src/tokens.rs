@@ -1,7 +1,6 @@
 //! Who a token stands for.
 //!
-//! Every request reads the token's row, about 50 µs: a token that any process revoked, `sprited token revoke` as
-//! well, is refused from the next request on.
+//! A token that any process revoked, `sprited token revoke` as well, is refused from the next request on.
 
 use sprite_catalog::{Catalog, Token};
 use sprite_types::{OrgId, OrgSlug, TokenId};

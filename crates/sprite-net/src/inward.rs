@@ -4,8 +4,8 @@
 //! slot to slot for that alone, and connected from here.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream as StdStream};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream as StdStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -22,6 +22,25 @@ use crate::slot::SlotId;
 /// A listener whose queue is full lets connections wait.
 const CONNECT_WITHIN: Duration = Duration::from_secs(8);
 
+/// Sockets made in one visit, of which all but the first wait for their use: a visit is two switches between threads.
+const AT_ONCE: usize = 4;
+
+/// Sockets in one slot that wait for their use. It goes with the machine that has the slot: they keep its namespace.
+#[derive(Debug, Default)]
+pub struct SpareSockets(Mutex<Vec<StdStream>>);
+
+impl SpareSockets {
+    /// Closes those there are.
+    pub fn clear(&self) {
+        self.sockets().clear();
+    }
+
+    fn sockets(&self) -> MutexGuard<'_, Vec<StdStream>> {
+        // Nothing panics while holding it.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The thread that makes sockets, from the first one on; it ends with this.
 #[derive(Debug, Default)]
 pub(crate) struct Sockets(Mutex<Option<mpsc::Sender<Job>>>);
@@ -32,7 +51,8 @@ struct Job {
     site: Arc<Site>,
     slot: SlotId,
     family: AddressFamily,
-    made: oneshot::Sender<Result<StdStream, NetError>>,
+    count: usize,
+    made: oneshot::Sender<Result<Vec<StdStream>, NetError>>,
 }
 
 impl Sockets {
@@ -41,32 +61,26 @@ impl Sockets {
         &self,
         site: &Arc<Site>,
         slot: SlotId,
+        spare: &SpareSockets,
         port: u16,
     ) -> io::Result<TcpStream> {
-        let to = |address: IpAddr| self.connect_to(site, slot, (address, port).into());
-        let first = match to(Ipv4Addr::LOCALHOST.into()).await {
+        let waiting = spare.sockets().pop();
+        let socket = match waiting {
+            Some(socket) => Some(socket),
+            None => {
+                let mut made = self.make(site, slot, AddressFamily::INET, AT_ONCE).await?;
+                let socket = made.pop();
+                spare.sockets().append(&mut made);
+                socket
+            }
+        };
+        let first = match connect(socket, (Ipv4Addr::LOCALHOST, port).into()).await {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => error,
             other => return other,
         };
-        to(Ipv6Addr::LOCALHOST.into()).await.map_err(|_| first)
-    }
-
-    async fn connect_to(
-        &self,
-        site: &Arc<Site>,
-        slot: SlotId,
-        address: SocketAddr,
-    ) -> io::Result<TcpStream> {
-        let family = match address {
-            SocketAddr::V4(_) => AddressFamily::INET,
-            SocketAddr::V6(_) => AddressFamily::INET6,
-        };
-        let socket = self.make(site, slot, family).await;
-        let socket = TcpSocket::from_std_stream(socket.map_err(io::Error::other)?);
-        let connected = timeout(CONNECT_WITHIN, socket.connect(address)).await;
-        connected
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-            .map_err(|error| io::Error::new(error.kind(), format!("connect to {address}: {error}")))
+        let socket = self.make(site, slot, AddressFamily::INET6, 1).await?.pop();
+        let second = connect(socket, (Ipv6Addr::LOCALHOST, port).into()).await;
+        second.map_err(|_| first)
     }
 
     async fn make(
@@ -74,15 +88,19 @@ impl Sockets {
         site: &Arc<Site>,
         slot: SlotId,
         family: AddressFamily,
-    ) -> Result<StdStream, NetError> {
-        let (made, socket) = oneshot::channel();
+        count: usize,
+    ) -> io::Result<Vec<StdStream>> {
+        let (made, sockets) = oneshot::channel();
         self.order(Job {
             site: site.clone(),
             slot,
             family,
+            count,
             made,
-        })?;
-        socket.await.map_err(|_| NetError::Closed)?
+        })
+        .map_err(io::Error::other)?;
+        let made = sockets.await.unwrap_or(Err(NetError::Closed));
+        made.map_err(io::Error::other)
     }
 
     fn order(&self, job: Job) -> Result<(), NetError> {
@@ -114,13 +132,14 @@ fn work(orders: &mpsc::Receiver<Job>) {
         site,
         slot,
         family,
+        count,
         made,
     } in orders
     {
-        let socket = socket(&site, slot, family);
+        let sockets = sockets(&site, slot, family, count);
         let back = netns::enter(&site.host);
         // Who does not wait any more needs none.
-        let _ = made.send(socket);
+        let _ = made.send(sockets);
         if let Err(error) = back {
             tracing::error!(%error, "leave a slot's namespace: a thread ends");
             return;
@@ -128,11 +147,28 @@ fn work(orders: &mpsc::Receiver<Job>) {
     }
 }
 
-/// A socket in a slot's guest namespace. Leaves the thread there.
-fn socket(site: &Site, slot: SlotId, family: AddressFamily) -> Result<StdStream, NetError> {
+/// Sockets in a slot's guest namespace. Leaves the thread there.
+fn sockets(
+    site: &Site,
+    slot: SlotId,
+    family: AddressFamily,
+    count: usize,
+) -> Result<Vec<StdStream>, NetError> {
     build::enter(site, slot, Role::Guest)?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None);
-    let socket = socket.map_err(NetError::step(format!("make a socket in slot {slot}")))?;
-    Ok(socket.into())
+    let socket = |_| {
+        let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None);
+        let socket = socket.map_err(NetError::step(format!("make a socket in slot {slot}")))?;
+        Ok(socket.into())
+    };
+    (0..count).map(socket).collect()
+}
+
+async fn connect(socket: Option<StdStream>, address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = socket.ok_or(io::ErrorKind::NotConnected)?;
+    let connected = TcpSocket::from_std_stream(socket).connect(address);
+    let connected = timeout(CONNECT_WITHIN, connected).await;
+    connected
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        .map_err(|error| io::Error::new(error.kind(), format!("connect to {address}: {error}")))
 }

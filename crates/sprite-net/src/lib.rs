@@ -41,6 +41,7 @@ mod watch;
 pub use address::{GATEWAY, GUEST_IP, GUEST_PREFIX, Subnet};
 pub use diagnose::Finding;
 pub use error::NetError;
+pub use inward::SpareSockets;
 pub use network::{NetOptions, Network};
 pub use slot::{Attachment, ParseSlotError, Slot, SlotId, Traffic};
 pub use tap::TapOwner;

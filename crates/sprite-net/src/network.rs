@@ -14,7 +14,7 @@ use crate::build::{self, Site};
 use crate::diagnose::{self, Finding};
 use crate::dns::{Resolvers, Upstream};
 use crate::error::NetError;
-use crate::inward::Sockets;
+use crate::inward::{Sockets, SpareSockets};
 use crate::knock::Knocks;
 use crate::netns::in_thread;
 use crate::site;
@@ -193,15 +193,20 @@ impl Network {
     }
 
     /// Connects to a port on which a process of the slot's machine listens, on its loopback interface. Where a virtual
-    /// machine is attached, nothing of it is there.
+    /// machine is attached, nothing of it is there. `spare` is that machine's.
     ///
     /// # Errors
     /// The slot is not whole, or nobody takes the connection.
     ///
     /// # Cancel safety
     /// Safe.
-    pub async fn connect(&self, slot: SlotId, port: u16) -> io::Result<TcpStream> {
-        self.sockets.connect(&self.site, slot, port).await
+    pub async fn connect(
+        &self,
+        slot: SlotId,
+        spare: &SpareSockets,
+        port: u16,
+    ) -> io::Result<TcpStream> {
+        self.sockets.connect(&self.site, slot, spare, port).await
     }
 
     /// The machine of a slot sleeps: from now on [`Network::knocked`] tells of packets that come on connections

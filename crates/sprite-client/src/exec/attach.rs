@@ -118,8 +118,8 @@ impl Attach {
         let upgraded = upgrade::upgrade(self.sprite.client(), target).await?;
         let joining = Joining {
             sprite: self.sprite.clone(),
+            signals: upgraded.can(upgrade::SIGNAL),
             socket: upgraded.socket,
-            signals: upgraded.signals,
             tty: None,
             stdin: self.stdin,
             stdout: Stdio::Piped,

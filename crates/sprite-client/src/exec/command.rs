@@ -222,8 +222,8 @@ impl Command {
         let upgraded = upgrade::upgrade(self.sprite.client(), self.socket_target()?).await?;
         let joining = Joining {
             sprite: self.sprite.clone(),
+            signals: upgraded.can(upgrade::SIGNAL),
             socket: upgraded.socket,
-            signals: upgraded.signals,
             tty: Some(self.tty.is_some()),
             stdin: self.stdin,
             stdout: self.stdout,

@@ -19,11 +19,20 @@ use crate::url::Target;
 /// Largest message that is accepted. Source: behaviour reference §1.4.4 rule 7.
 const MESSAGE_LIMIT: usize = 10 << 20;
 
+/// Signals may be sent over the socket.
+pub(crate) const SIGNAL: &str = "signal";
+
 /// An open WebSocket and what the server said about it.
 pub(crate) struct Upgraded {
     pub(crate) socket: Socket,
-    /// Whether signals may be sent over it (`X-Sprite-Capabilities: signal`).
-    pub(crate) signals: bool,
+    headers: HeaderMap,
+}
+
+impl Upgraded {
+    /// Whether the server named that one in `X-Sprite-Capabilities`.
+    pub(crate) fn can(&self, capability: &str) -> bool {
+        has(&self.headers, capability)
+    }
 }
 
 /// Opens a WebSocket at `target`. "The sprite is starting" is waited out as for other calls.
@@ -82,17 +91,14 @@ async fn try_upgrade(client: &Client, target: Target) -> Result<Result<Upgraded,
     let read_already = buffer.to_vec();
     let socket =
         WebSocketStream::from_partially_read(io, read_already, Role::Client, Some(config)).await;
-    Ok(Ok(Upgraded {
-        socket,
-        signals: has_signals(&headers),
-    }))
+    Ok(Ok(Upgraded { socket, headers }))
 }
 
-fn has_signals(headers: &HeaderMap) -> bool {
+fn has(headers: &HeaderMap, wanted: &str) -> bool {
     let named = headers.get_all("x-sprite-capabilities").iter();
     named.filter_map(|value| value.to_str().ok()).any(|value| {
         value
             .split([',', ' '])
-            .any(|capability| capability.eq_ignore_ascii_case("signal"))
+            .any(|capability| capability.eq_ignore_ascii_case(wanted))
     })
 }

@@ -21,6 +21,9 @@ use crate::sprite::Sprite;
 /// How long the server may take to connect.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
+/// What a server can that reads in the query where to connect to, which saves a message and its answer.
+const TARGET: &str = "target";
+
 /// Why there is no connection to a port.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -58,17 +61,23 @@ pub(crate) async fn connect(
     port: u16,
 ) -> Result<Connection, ConnectError> {
     let target = sprite.target()?.path("/proxy");
-    let mut socket = upgrade::upgrade(sprite.client(), target).await?.socket;
-    let hello = json!({"host": host, "port": port, "half_close": true});
+    let target = target
+        .param("host", host)
+        .param("port", &port.to_string())
+        .param("half_close", "true");
+    let upgraded = upgrade::upgrade(sprite.client(), target).await?;
+    let knows = upgraded.can(TARGET);
+    let mut socket = upgraded.socket;
     let interrupted = |source| {
         ConnectError::Call(Error::Interrupted {
             source: Some(std::sync::Arc::new(source)),
         })
     };
-    socket
-        .send(Message::text(hello.to_string()))
-        .await
-        .map_err(interrupted)?;
+    if !knows {
+        let hello = json!({"host": host, "port": port, "half_close": true});
+        let hello = Message::text(hello.to_string());
+        socket.send(hello).await.map_err(interrupted)?;
+    }
     let answer = async {
         while let Some(message) = socket.next().await {
             match message.map_err(interrupted)? {

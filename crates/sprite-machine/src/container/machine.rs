@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sprite_agent_api::link::{BoxedTransport, Connect};
+use sprite_net::SpareSockets;
 use sprite_types::{DriverKind, Egress, Resources};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
@@ -32,6 +33,7 @@ pub(super) struct ContainerMachine {
     /// Whether everything of it was removed.
     removed: Mutex<bool>,
     allowed: Allowed,
+    sockets: SpareSockets,
 }
 
 impl ContainerMachine {
@@ -66,6 +68,7 @@ impl ContainerMachine {
             _range: range,
             removed: Mutex::new(false),
             allowed: Allowed::new(allowed),
+            sockets: SpareSockets::default(),
         })))
     }
 }
@@ -102,7 +105,7 @@ impl Machine for ContainerMachine {
     async fn dial(&self, port: u16) -> Option<io::Result<TcpStream>> {
         let slot = self.record.slot?;
         let network = &self.shared.holdings.network;
-        Some(network.connect(slot, port).await)
+        Some(network.connect(slot, &self.sockets, port).await)
     }
 
     async fn exited(&self) -> MachineExit {
@@ -129,6 +132,7 @@ impl Machine for ContainerMachine {
             );
         }
         self.agent.dies().await?;
+        self.sockets.clear();
         self.shared.holdings.remove(&self.record).await?;
         *removed = true;
         Ok(())

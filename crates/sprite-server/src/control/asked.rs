@@ -13,7 +13,6 @@ use sprite_api::proxy::ProxyHello;
 use sprite_api::query::Query;
 
 use super::files::FileOperation;
-use crate::proxy::check_hello;
 
 /// What a message asks for.
 pub(super) enum Asked {
@@ -76,11 +75,6 @@ fn start(op: &str, args: Query, envelope: Envelope) -> Asked {
 }
 
 fn proxy(args: &Query) -> Result<ProxyHello, String> {
-    let port = args.get("port").and_then(|port| port.parse().ok());
-    let hello = ProxyHello {
-        host: args.get("host").unwrap_or_default().to_owned(),
-        port: port.ok_or("port must be 1 to 65535")?,
-        half_close: false,
-    };
-    check_hello(hello).map_err(|problem| problem.message().to_owned())
+    let hello = crate::proxy::asked(args).map_err(|problem| problem.message().to_owned())?;
+    hello.ok_or_else(|| "port must be 1 to 65535".to_owned())
 }

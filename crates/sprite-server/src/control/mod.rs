@@ -268,7 +268,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Control<S> {
                 self.complete(envelope);
                 Ok(())
             }
-            proxy::Outcome::Broken(reason) | proxy::Outcome::Lost(reason) => {
+            proxy::Outcome::Broken(reason) => {
                 drop(connected);
                 self.error(reason, envelope);
                 match envelope {

@@ -28,7 +28,6 @@ use super::Edge;
 use super::headers::{self, Authorization, Way};
 use super::places::Slot;
 use super::program::{self, Program};
-use super::stream::PortStream;
 use crate::connection::Connection;
 use crate::problem::{Answer, Problem};
 use crate::{proxy, services};
@@ -197,7 +196,7 @@ impl Edge {
             let hint = format!("start a program that listens on port {port} of the sprite");
             Problem::new(ErrorKind::BadGateway, message).with_hint(&hint)
         };
-        if let Some(dialled) = awake.dial(port).await {
+        if let Some(dialled) = awake.dial_reusable(port).await {
             let (dialled, memory) = dialled.map_err(|error| refused(error.to_string()))?;
             return Program::speak(dialled, port, memory, connection).await;
         }
@@ -207,8 +206,7 @@ impl Edge {
             half_close: false,
         };
         let opened = proxy::open_reusable(&self.app.proxies, awake, &hello).await;
-        let (opened, memory) = opened.map_err(|refusal| refused(refusal.message))?;
-        let stream = PortStream::new(opened.stream, opened.counted);
+        let (stream, memory) = opened.map_err(|refusal| refused(refusal.message))?;
         Program::speak(stream, port, memory, connection).await
     }
 }

@@ -25,7 +25,6 @@ mod login;
 mod page;
 mod places;
 mod program;
-mod stream;
 #[cfg(any(test, feature = "fuzzing"))]
 mod trial;
 

@@ -4,15 +4,18 @@
 //! The sprite is awake before the upgrade is answered, and stays so while the connection is open. The client says
 //! where to, the machine connects, and its answer is the server's.
 
+mod stream;
 mod tunnel;
 
 use std::time::Duration;
 
 use axum::extract::{Request, State};
+use axum::http::HeaderValue;
 use axum::response::Response;
 use sprite_api::exec;
-use sprite_api::proxy::{MAX_MESSAGE, ProxyAnswer, ProxyHello};
-use sprite_api::{ErrorBody, ErrorKind};
+use sprite_api::proxy::{MAX_MESSAGE, ProxyAnswer, ProxyHello, TARGET};
+use sprite_api::query::Query;
+use sprite_api::{CAPABILITIES_HEADER, ErrorBody, ErrorKind};
 use sprite_host::Awake;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
@@ -23,7 +26,7 @@ pub(crate) use tunnel::{
     Connected, Counted, Dialect, Outcome, Proxies, Refusal, connect, open_reusable,
 };
 
-use crate::connection::Connection;
+use crate::connection::{Connection, query};
 use crate::named::Named;
 use crate::problem::{Answer, Problem};
 use crate::routes::App;
@@ -38,11 +41,21 @@ const HELLO_WITHIN: Duration = Duration::from_secs(10);
 /// `{"status":"connected","target":"…"}`, or another status with `error` and `message`. Then binary messages are the
 /// bytes of the connection. A Close ends both directions; with `"half_close":true` in both first messages, the text
 /// `{"type":"eof"}` ends one. The sprite stays awake while the connection is open.
+///
+/// A client that says in the query where to has no first message: the upgrade's answer has `target` among its
+/// `X-Sprite-Capabilities`, and the server's first message follows at once. Where the answer has not, the server knows
+/// no such query and waits for the message.
 #[utoipa::path(
     get, path = "/v1/sprites/{name}/proxy", tag = "proxy", operation_id = "proxy",
-    params(("name" = String, Path, description = "Name of the sprite")),
+    params(
+        ("name" = String, Path, description = "Name of the sprite"),
+        ("port" = Option<u16>, Query, description = "1 to 65535; absent: the first message says where to"),
+        ("host" = Option<String>, Query, description = "Behind `port`: as in the first message"),
+        ("half_close" = Option<bool>, Query, description = "Behind `port`: as in the first message"),
+    ),
     responses(
         (status = 101, description = "The sprite is awake and waits for the first message"),
+        (status = 400, description = "The query is wrong", body = ErrorBody),
         (status = 404, description = "There is no such sprite", body = ErrorBody),
         (status = 426, description = "The request is no WebSocket upgrade", body = ErrorBody),
         (status = 503, description = "`sprite_starting`: it did not wake in time", body = ErrorBody),
@@ -56,17 +69,28 @@ pub(crate) async fn proxy(
 ) -> Answer<Response> {
     let (mut parts, _) = request.into_parts();
     let sprite = named.sprite;
+    let hello = asked(&query(&parts)?)?;
     let upgrade = Upgrade::required(&mut parts, "a proxy")?;
     let span = tracing::info_span!("proxy", org = %sprite.org_slug, sprite = %sprite.id);
     async {
         let awake = app.host.awake(sprite.id).await;
         let awake = awake.map_err(|error| Problem::waking(error, sprite.id, &sprite.name))?;
-        let response = upgrade.response();
+        let mut response = upgrade.response();
+        let begun = match hello {
+            None => Begun::Unasked(awake),
+            Some(hello) => {
+                response
+                    .headers_mut()
+                    .insert(CAPABILITIES_HEADER, HeaderValue::from_static(TARGET));
+                let connected = connect(&app.proxies, awake, &hello).await;
+                Begun::Asked(connected, hello.half_close)
+            }
+        };
         let stop = connection.stop.clone();
         let task = async move {
             if let Some(io) = upgrade.connected().await {
                 let socket = Socket::with_most(io, MAX_MESSAGE);
-                run(socket, &app.proxies, awake, &stop).await;
+                run(socket, &app.proxies, begun, &stop).await;
             }
         };
         connection.tasks.spawn(task.in_current_span());
@@ -76,43 +100,69 @@ pub(crate) async fn proxy(
     .await
 }
 
+/// What is known when the socket is open.
+enum Begun {
+    /// The client has not said where to.
+    Unasked(Awake),
+    /// It has, and whether it knows [`EOF`](sprite_api::proxy::EOF).
+    Asked(Result<Connected, Refusal>, bool),
+}
+
 async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     mut socket: Socket<S>,
     proxies: &Proxies,
-    awake: Awake,
+    begun: Begun,
     stop: &CancellationToken,
 ) {
-    let hello = tokio::select! {
-        hello = timeout(HELLO_WITHIN, hello(&mut socket)) => hello,
-        () = stop.cancelled() => {
-            let reason = "server stops";
-            return socket.close(Goodbye::Unsaid, exec::CLOSE_GOING_AWAY, reason).await;
+    let (connected, half_close) = match begun {
+        Begun::Asked(connected, half_close) => (connected, half_close),
+        Begun::Unasked(awake) => {
+            let Some((returned, hello)) = asked_by_message(socket, stop).await else {
+                return;
+            };
+            socket = returned;
+            (connect(proxies, awake, &hello).await, hello.half_close)
         }
     };
-    let hello = match hello {
-        Ok(Ok(hello)) => hello,
-        Ok(Err(NoHello::Gone)) => return,
-        Ok(Err(NoHello::Closed)) => return socket.close(Goodbye::Said, exec::CLOSE_OK, "").await,
-        Ok(Err(NoHello::Violation(violation))) => {
-            return socket
-                .close(Goodbye::Unsaid, violation.code, violation.reason)
-                .await;
-        }
-        Ok(Err(NoHello::Wrong(problem))) => return refuse(socket, &problem.into()).await,
-        Err(_) => {
-            let problem = Problem::new(ErrorKind::Invalid, "no message said where to connect to");
-            return refuse(socket, &problem.into()).await;
-        }
-    };
-    let mut connected = match connect(proxies, awake, &hello).await {
+    let mut connected = match connected {
         Ok(connected) => connected,
         Err(refusal) => return refuse(socket, &refusal).await,
     };
-    let half_close = hello.half_close;
     socket.writer.text(connected.answer(half_close).to_json());
     let dialect = Dialect::Direct { half_close };
     let outcome = connected.relay(&mut socket, dialect, stop).await;
     end(socket, connected, outcome).await;
+}
+
+/// Where to, by the client's first message. `None`: it has been told why there is no connection.
+async fn asked_by_message<S: AsyncRead + AsyncWrite + Unpin>(
+    mut socket: Socket<S>,
+    stop: &CancellationToken,
+) -> Option<(Socket<S>, ProxyHello)> {
+    let hello = tokio::select! {
+        hello = timeout(HELLO_WITHIN, hello(&mut socket)) => hello,
+        () = stop.cancelled() => {
+            let reason = "server stops";
+            socket.close(Goodbye::Unsaid, exec::CLOSE_GOING_AWAY, reason).await;
+            return None;
+        }
+    };
+    match hello {
+        Ok(Ok(hello)) => return Some((socket, hello)),
+        Ok(Err(NoHello::Gone)) => {}
+        Ok(Err(NoHello::Closed)) => socket.close(Goodbye::Said, exec::CLOSE_OK, "").await,
+        Ok(Err(NoHello::Violation(violation))) => {
+            socket
+                .close(Goodbye::Unsaid, violation.code, violation.reason)
+                .await;
+        }
+        Ok(Err(NoHello::Wrong(problem))) => refuse(socket, &problem.into()).await,
+        Err(_) => {
+            let problem = Problem::new(ErrorKind::Invalid, "no message said where to connect to");
+            refuse(socket, &problem.into()).await;
+        }
+    }
+    None
 }
 
 /// Ends a connection and its socket as the other side is to see it.
@@ -128,7 +178,7 @@ async fn end<S: AsyncRead + AsyncWrite + Unpin>(
             let goodbye = socket.deliver().await;
             socket.close(goodbye, exec::CLOSE_OK, "").await;
         }
-        Outcome::Broken(reason) | Outcome::Lost(reason) => {
+        Outcome::Broken(reason) => {
             drop(connected);
             let goodbye = socket.deliver().await;
             socket.close(goodbye, exec::CLOSE_LOST, &reason).await;
@@ -203,6 +253,26 @@ pub(crate) fn read_hello(json: &[u8]) -> Answer<ProxyHello> {
         )
     })?;
     check_hello(hello)
+}
+
+/// Where to connect to, by a query or the arguments of an operation; `None`: they do not say it.
+///
+/// # Errors
+/// The port is none, or a switch is neither on nor off.
+pub(crate) fn asked(query: &Query) -> Answer<Option<ProxyHello>> {
+    let Some(port) = query.get("port") else {
+        return Ok(None);
+    };
+    let half_close = query.switch("half_close").unwrap_or(Ok(false));
+    let hello = ProxyHello {
+        host: query.get("host").unwrap_or_default().to_owned(),
+        // Zero is none either.
+        port: port.parse().unwrap_or(0),
+        half_close: half_close.map_err(|value| {
+            Problem::field(format!("half_close={value} is neither true nor false"))
+        })?,
+    };
+    check_hello(hello).map(Some)
 }
 
 /// Checks where to connect to.

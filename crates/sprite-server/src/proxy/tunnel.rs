@@ -1,23 +1,25 @@
 //! Between a client's WebSocket and a port of a machine: both directions, each at the pace of its slower side, and
 //! each with an end of its own where the client can tell one.
 
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::FutureExt;
+use bytes::{Bytes, BytesMut};
+use sprite_agent_api::link;
 use sprite_agent_api::message::Request;
-use sprite_agent_api::tcp::{self, ConnectInput, ConnectReply, ConnectSpec};
-use sprite_agent_api::{Frame, FrameKind, MAX_DATA, link};
+use sprite_agent_api::tcp::{ConnectReply, ConnectSpec};
 use sprite_api::control;
 use sprite_api::proxy::{EOF, ProxyAnswer, ProxyHello, ProxyText};
 use sprite_host::{Awake, Hold, Reusable};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::stream::{Port, PortStream};
 use crate::exec::relay::KEEPALIVE;
 use crate::problem::Problem;
 use crate::ws::{Message, ReadError, Reader, Socket, Violation, Writer};
@@ -25,8 +27,8 @@ use crate::ws::{Message, ReadError, Reader, Socket, Violation, Writer};
 /// How long the machine may take to connect; it gives up sooner by itself.
 const CONNECT_WITHIN: Duration = Duration::from_secs(15);
 
-/// How long the machine may take to pass on what a client said last before it closed.
-const CLOSE_WITHIN: Duration = Duration::from_secs(10);
+/// How long a program may go on talking to a client that has closed before its connection is reset.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// Longest binary message to a client. Source: behaviour reference §1.4.4 rule 7.
 const MAX_PAYLOAD: usize = 64 << 10;
@@ -35,8 +37,8 @@ const MAX_PAYLOAD: usize = 64 << 10;
 /// begins to listen a moment after it has read the answer, and loses what came with it.
 const FIRST_BYTES: Duration = Duration::from_millis(20);
 
-/// Bytes laid together before they are written.
-const BATCH: usize = 256 << 10;
+/// Bytes asked of a port at once while little comes.
+const READ_SMALL: usize = 4 << 10;
 
 /// How many connections a server carries; each has the less under way the more there are.
 #[derive(Debug, Clone, Default)]
@@ -85,86 +87,87 @@ impl From<Problem> for Refusal {
 /// A connection to a port, and the hold that keeps its sprite awake.
 #[derive(Debug)]
 pub(crate) struct Connected {
-    stream: link::Stream,
+    port: Port,
     target: String,
-    counted: Counted,
     awake: Awake,
 }
 
-/// A connection to a port, which holds nothing.
-#[derive(Debug)]
-pub(crate) struct Opened {
-    pub(crate) stream: link::Stream,
-    pub(crate) counted: Counted,
-    target: String,
-}
-
-/// Has the machine connect, and keeps the sprite awake for the connection.
-///
-/// # Errors
-/// As [`open`].
-///
-/// # Cancel safety
-/// As [`open`].
-pub(crate) async fn connect(
-    proxies: &Proxies,
-    mut awake: Awake,
-    hello: &ProxyHello,
-) -> Result<Connected, Refusal> {
-    let Opened {
-        stream,
-        counted,
-        target,
-    } = open(proxies, &awake, hello).await?;
-    awake.lasts(Hold::Connection);
-    Ok(Connected {
-        stream,
-        target,
-        counted,
-        awake,
-    })
-}
-
-/// Has the machine connect.
+/// Connects, and keeps the sprite awake for the connection.
 ///
 /// # Errors
 /// Nobody listens, or the machine does not answer.
 ///
 /// # Cancel safety
-/// Cancelled, the machine gives the connection up.
-pub(crate) async fn open(
+/// Cancelled, the connection is given up.
+pub(crate) async fn connect(
     proxies: &Proxies,
-    awake: &Awake,
+    mut awake: Awake,
     hello: &ProxyHello,
-) -> Result<Opened, Refusal> {
-    opened(proxies, awake.open(&request(hello))).await
+) -> Result<Connected, Refusal> {
+    let spec = spec(hello);
+    let dialled = match spec.is_local() {
+        true => awake.dial(spec.port).await,
+        false => None,
+    };
+    let (port, target) = match dialled {
+        Some(dialled) => {
+            let dialled = dialled.map_err(refused)?;
+            let target = dialled.address();
+            (Port::Dialled(dialled), target)
+        }
+        None => {
+            let stream = awake.open(&Request::Connect(spec));
+            let (stream, target) = opened(proxies, stream).await?;
+            (Port::Agent(stream), target)
+        }
+    };
+    awake.lasts(Hold::Connection);
+    Ok(Connected {
+        port,
+        target: target.to_string(),
+        awake,
+    })
 }
 
-/// Like [`open`], for a connection that is used by one after the other.
+/// Has the machine's agent connect, for use by one after the other.
 ///
 /// # Errors
-/// As [`open`].
+/// As [`connect`].
 ///
 /// # Cancel safety
-/// As [`open`].
+/// As [`connect`].
 pub(crate) async fn open_reusable(
     proxies: &Proxies,
     awake: &Awake,
     hello: &ProxyHello,
-) -> Result<(Opened, Reusable), Refusal> {
-    let (stream, reusable) = awake.open_reusable(&request(hello));
-    Ok((opened(proxies, stream).await?, reusable))
+) -> Result<(PortStream, Reusable), Refusal> {
+    let (stream, reusable) = awake.open_reusable(&Request::Connect(spec(hello)));
+    let (stream, _) = opened(proxies, stream).await?;
+    Ok((stream, reusable))
 }
 
-fn request(hello: &ProxyHello) -> Request {
-    Request::Connect(ConnectSpec {
+fn spec(hello: &ProxyHello) -> ConnectSpec {
+    ConnectSpec {
         host: hello.host.clone(),
         port: hello.port,
-    })
+    }
+}
+
+fn refused(error: io::Error) -> Refusal {
+    match error.kind() {
+        io::ErrorKind::NotConnected => Problem::machine_lost(error.to_string()).into(),
+        _ => Refusal {
+            code: "connection_refused",
+            message: error.to_string(),
+        },
+    }
 }
 
 /// Waits until the machine has connected.
-async fn opened(proxies: &Proxies, mut stream: link::Stream) -> Result<Opened, Refusal> {
+async fn opened(
+    proxies: &Proxies,
+    mut stream: link::Stream,
+) -> Result<(PortStream, SocketAddr), Refusal> {
     let reply = timeout(CONNECT_WITHIN, stream.receiver.recv()).await;
     let lost = |message: String| Refusal::from(Problem::machine_lost(message));
     let frame = reply
@@ -172,11 +175,9 @@ async fn opened(proxies: &Proxies, mut stream: link::Stream) -> Result<Opened, R
         .map_err(|error| lost(error.to_string()))?
         .ok_or_else(|| lost("the machine ended before it answered".to_owned()))?;
     match frame.message() {
-        Ok(ConnectReply::Connected { address }) => Ok(Opened {
-            stream,
-            target: address.to_string(),
-            counted: proxies.enter(),
-        }),
+        Ok(ConnectReply::Connected { address }) => {
+            Ok((PortStream::new(stream, proxies.enter()), address))
+        }
         Ok(ConnectReply::Refused { message }) => Err(Refusal {
             code: "connection_refused",
             message,
@@ -205,10 +206,8 @@ pub(crate) enum Dialect {
 pub(crate) enum Outcome {
     /// The port has ended; if the client can tell an end, it has too.
     Finished,
-    /// The port's side broke.
+    /// The port's side broke, or the machine is gone.
     Broken(String),
-    /// The machine is gone, or broke the contract.
-    Lost(String),
     /// The client said goodbye.
     Closed,
     /// The client is done with the operation, and stays.
@@ -243,15 +242,15 @@ impl Connected {
         if half_close {
             client_listens.cancel();
         }
+        let (mut from, to) = tokio::io::split(&mut self.port);
         let output = Output {
             pong: &pong,
             half_close,
             client_ended: &client_ended,
             client_listens: &client_listens,
         };
-        let input = Input {
-            sender: &self.stream.sender,
-            proxies: &self.counted.0,
+        let mut input = Input {
+            to,
             dialect,
             pong: &pong,
             client_ended: &client_ended,
@@ -259,7 +258,7 @@ impl Connected {
         };
         tokio::select! {
             biased;
-            outcome = output.run(&mut socket.writer, &mut self.stream.receiver) => outcome,
+            outcome = output.run(&mut socket.writer, &mut from) => outcome,
             outcome = input.run(&mut socket.reader) => outcome,
             () = stop.cancelled() => Outcome::Stopped,
         }
@@ -267,29 +266,19 @@ impl Connected {
 
     /// The client has closed: what it said still goes to the port, then the port reads an end.
     pub(crate) async fn close(self) {
-        let Self { stream, awake, .. } = self;
+        let Self { port, awake, .. } = self;
         if awake.sleeps() {
             // It is not woken for this; it sees the end when it wakes.
             return;
         }
-        let link::Stream {
-            sender,
-            mut receiver,
-        } = stream;
-        let told = async {
-            sender.send(Frame::control(&ConnectInput::Close)).await?;
-            sender.finish();
-            while receiver.recv().await?.is_some() {}
-            Ok::<_, link::LinkError>(())
-        };
-        // Dropping the stream tells the machine as well, only less politely.
-        let _ = timeout(CLOSE_WITHIN, told).await;
+        // Dropping it tells the port as well, only less politely.
+        let _ = timeout(LINGER, port.close()).await;
         drop(awake);
     }
 
     /// The client is gone: the port sees a connection that broke.
     pub(crate) fn reset(self) {
-        self.stream.sender.abort();
+        self.port.reset();
     }
 }
 
@@ -319,12 +308,13 @@ struct Output<'a> {
 }
 
 impl Output<'_> {
-    async fn run<W: AsyncWrite + Unpin>(
+    async fn run<W: AsyncWrite + Unpin, R: AsyncRead + Unpin>(
         &self,
         writer: &mut Writer<W>,
-        receiver: &mut link::Receiver,
+        from: &mut R,
     ) -> Outcome {
         let mut open = true;
+        let mut room = READ_SMALL;
         let listens_by = Instant::now() + FIRST_BYTES;
         let mut ping_at = Instant::now() + KEEPALIVE;
         loop {
@@ -334,6 +324,8 @@ impl Output<'_> {
             if writer.flush().await.is_err() {
                 return Outcome::Vanished;
             }
+            // Little while little comes, so that an idle connection is small.
+            let mut bytes = BytesMut::with_capacity(room);
             tokio::select! {
                 biased;
                 () = self.pong.added.notified() => {
@@ -341,24 +333,21 @@ impl Output<'_> {
                         writer.pong(payload);
                     }
                 }
-                received = receiver.recv(), if open => {
+                read = from.read_buf(&mut bytes), if open => {
                     let listens = self.client_listens.cancelled();
                     // That it took too long is as good.
                     let _ = timeout_at(listens_by, listens).await;
-                    let mut received = Some(received);
-                    // What has arrived already goes out in the same write.
-                    while let Some(next) = received {
-                        match forward(writer, next) {
-                            Forwarded::Bytes => {}
-                            Forwarded::End if self.half_close => {
-                                writer.text(EOF.to_owned());
-                                open = false;
-                                break;
-                            }
-                            Forwarded::End => return Outcome::Finished,
-                            Forwarded::Over(outcome) => return outcome,
+                    match read {
+                        Ok(0) if self.half_close => {
+                            writer.text(EOF.to_owned());
+                            open = false;
                         }
-                        received = if writer.queued() < BATCH { receiver.recv().now_or_never() } else { None };
+                        Ok(0) => return Outcome::Finished,
+                        Ok(count) => {
+                            room = if count < room { READ_SMALL } else { MAX_PAYLOAD };
+                            writer.binary(&[], bytes.freeze());
+                        }
+                        Err(error) => return Outcome::Broken(error.to_string()),
                     }
                 }
                 () = self.client_ended.cancelled(), if !open => return Outcome::Finished,
@@ -369,67 +358,28 @@ impl Output<'_> {
     }
 }
 
-enum Forwarded {
-    Bytes,
-    End,
-    Over(Outcome),
-}
-
-fn forward<W: AsyncWrite + Unpin>(
-    writer: &mut Writer<W>,
-    received: Result<Option<Frame>, link::LinkError>,
-) -> Forwarded {
-    let frame = match received {
-        Ok(Some(frame)) => frame,
-        Ok(None) => return Forwarded::End,
-        Err(error) => return Forwarded::Over(Outcome::Lost(error.to_string())),
-    };
-    match frame.kind {
-        FrameKind::Stdout => {
-            let mut payload = frame.payload;
-            while !payload.is_empty() {
-                let piece = payload.split_to(payload.len().min(MAX_PAYLOAD));
-                writer.binary(&[], piece);
-            }
-            Forwarded::Bytes
-        }
-        FrameKind::Control => Forwarded::Over(match frame.message() {
-            Ok(ConnectReply::Broken { message } | ConnectReply::Refused { message }) => {
-                Outcome::Broken(message)
-            }
-            Ok(ConnectReply::Failed(failure)) => Outcome::Lost(failure.message),
-            Ok(ConnectReply::Connected { .. }) | Err(_) => {
-                Outcome::Lost("the machine sent a message that cannot be read".to_owned())
-            }
-        }),
-        FrameKind::Stdin | FrameKind::Stderr => {
-            Forwarded::Over(Outcome::Lost("the machine broke the contract".to_owned()))
-        }
-    }
-}
-
 /// From the client to the port.
-struct Input<'a> {
-    sender: &'a link::Sender,
-    proxies: &'a Proxies,
+struct Input<'a, W> {
+    to: W,
     dialect: Dialect,
     pong: &'a Pong,
     client_ended: &'a CancellationToken,
     client_listens: &'a CancellationToken,
 }
 
-impl Input<'_> {
-    async fn run<R: AsyncRead + Unpin>(&self, reader: &mut Reader<R>) -> Outcome {
+impl<W: AsyncWrite + Unpin> Input<'_, W> {
+    async fn run<R: AsyncRead + Unpin>(&mut self, reader: &mut Reader<R>) -> Outcome {
         loop {
             match reader.next().await {
                 Ok(Message::Binary(bytes)) if !self.client_ended.is_cancelled() => {
                     self.client_listens.cancel();
-                    self.pass(bytes).await;
+                    // What takes nothing any more may still talk; what it says last tells how it ended.
+                    let _ = self.to.write_all(&bytes).await;
                 }
                 Ok(Message::Binary(_)) => {}
                 Ok(Message::Text(text)) => match self.text(&text) {
                     Some(ProxyText::Eof) => {
-                        self.sender.finish();
+                        let _ = self.to.shutdown().await;
                         self.client_ended.cancel();
                     }
                     Some(ProxyText::Release) => return Outcome::Released,
@@ -456,18 +406,6 @@ impl Input<'_> {
             (ProxyText::Eof, _) => Some(ProxyText::Eof),
             (ProxyText::Release, Dialect::Control) => Some(ProxyText::Release),
             (ProxyText::Release, Dialect::Direct { .. }) => None,
-        }
-    }
-
-    async fn pass(&self, mut bytes: Bytes) {
-        while !bytes.is_empty() {
-            let piece = bytes.split_to(bytes.len().min(MAX_DATA));
-            let window = tcp::window(self.proxies.0.load(Ordering::Relaxed));
-            // An error is the end of the stream, which the other direction tells.
-            if self.sender.room_within(window).await.is_err() {
-                return;
-            }
-            let _ = self.sender.send(Frame::data(FrameKind::Stdin, piece)).await;
         }
     }
 }

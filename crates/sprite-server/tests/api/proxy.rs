@@ -39,6 +39,31 @@ async fn bytes_go_both_ways_until_a_close() {
     assert_eq!(ws.close().await, [Event::Close(1000), Event::Gone]);
 }
 
+/// A client that says where to in the query has no first message.
+#[tokio::test]
+async fn a_query_says_where_to_as_well() {
+    let server = Server::with_sprite().await;
+    let to = |query: &str| format!("{PROXY}?{query}");
+    let mut ws = server.ws(&to("port=7&half_close=true")).await.terminal();
+    let answer = json!({"status": "connected", "target": "127.0.0.1:7", "half_close": true});
+    assert_eq!(ws.next().await, Event::Text(answer));
+    ws.send_binary("first words").await;
+    assert_eq!(ws.next().await, Event::Terminal("first words".to_owned()));
+    assert_eq!(ws.close().await, [Event::Close(1000), Event::Gone]);
+
+    let mut ws = server.ws(&to("port=9&host=localhost")).await;
+    let Event::Text(answer) = ws.next().await else {
+        panic!("no answer");
+    };
+    assert_eq!(answer["error"], "connection_refused", "{answer}");
+    assert_eq!(ws.next().await, Event::Close(1011));
+
+    for wrong in ["port=0", "port=65536", "port=web", "port=7&half_close=half"] {
+        let refused = server.try_ws(&to(wrong)).await.err();
+        assert_eq!(refused.expect(wrong).status, 400, "{wrong}");
+    }
+}
+
 /// A client that can tell the end of its own direction still hears the other one to its end.
 #[tokio::test]
 async fn an_end_of_one_direction_is_not_the_end() {

@@ -75,6 +75,8 @@ pub enum Part {
     Checkpoints,
     /// Those of files.
     Files,
+    /// Those of ports.
+    Ports,
     /// Those of sprites that sleep, and many.
     Sleepers,
     /// Those of sprites' URLs.
@@ -82,10 +84,11 @@ pub enum Part {
 }
 
 impl Part {
-    const EVERY: [Self; 5] = [
+    const EVERY: [Self; 6] = [
         Self::All,
         Self::Checkpoints,
         Self::Files,
+        Self::Ports,
         Self::Sleepers,
         Self::Url,
     ];
@@ -96,6 +99,7 @@ impl Part {
             Self::All => "all",
             Self::Checkpoints => "checkpoints",
             Self::Files => "files",
+            Self::Ports => "ports",
             Self::Sleepers => "sleepers",
             Self::Url => "url",
         }
@@ -158,16 +162,21 @@ pub fn measure(host: Host, build: Build, part: Part) -> Outcome {
             failures.push(row.name);
         }
     };
-    if part.has(Part::Files) {
+    if part.has(Part::Files) || part.has(Part::Ports) {
         let server = Server::start(host, build, "bench", &["--idle-timeout", "never"])?;
         let token = server.token("bench")?;
         let api = Api::new(server.url(), &token);
         if part == Part::All {
             sprites(&server, &api, &mut tell)?;
         }
-        files::rows(&server, &api, &token)?
-            .into_iter()
-            .for_each(&mut tell);
+        if part.has(Part::Ports) {
+            ports::rows(&api)?.into_iter().for_each(&mut tell);
+        }
+        if part.has(Part::Files) {
+            files::rows(&server, &api, &token)?
+                .into_iter()
+                .for_each(&mut tell);
+        }
         if part == Part::All {
             idle(&server, &api)?.into_iter().for_each(&mut tell);
         }
@@ -201,7 +210,6 @@ fn sprites(server: &Server, api: &Api, tell: &mut impl FnMut(Row)) -> Outcome {
     tell(create);
     tell(execs(api)?);
     tell(stdout(api)?);
-    ports::rows(api)?.into_iter().for_each(&mut *tell);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     tell(creates_at_once(api, machine_floor, cores)?);
     Ok(())

@@ -111,9 +111,8 @@ impl Api {
     /// # Errors
     /// Nobody listens there.
     pub fn proxy(&self, name: &str, port: u16) -> Outcome<Socket> {
-        let mut socket = self.upgrade(&format!("/v1/sprites/{name}/proxy"))?;
-        let hello = format!("{{\"host\":\"localhost\",\"port\":{port},\"half_close\":true}}");
-        socket.send(OPCODE_TEXT, hello.as_bytes())?;
+        let path = format!("/v1/sprites/{name}/proxy?port={port}&half_close=true");
+        let mut socket = self.upgrade(&path)?;
         let (_, answer) = socket.message()?;
         let answer = String::from_utf8_lossy(&answer).into_owned();
         match answer.contains("\"connected\"") {
@@ -142,7 +141,8 @@ impl Api {
         );
         let step = || Failure::io(format!("open a WebSocket at {path}"));
         stream.write_all(head.as_bytes()).map_err(step())?;
-        let mut reader = BufReader::with_capacity(BUFFER, stream.try_clone().map_err(step())?);
+        // Small, so that making it is not measured.
+        let mut reader = BufReader::new(stream.try_clone().map_err(step())?);
         let (status, _) = read_head(&mut reader).map_err(step())?;
         if status != 101 {
             let mut text = String::new();

@@ -1,5 +1,6 @@
-//! A connection to a port of a machine, by its agent, as a stream of bytes.
+//! A connection to a port of a machine, as a stream of bytes.
 
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,17 +9,93 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt;
 use sprite_agent_api::link::{LinkError, Receiver, Sender, Stream};
-use sprite_agent_api::tcp;
+use sprite_agent_api::tcp::{self, ConnectInput, ConnectReply};
 use sprite_agent_api::{Frame, FrameKind, MAX_DATA};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use sprite_host::Dialled;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio_util::sync::ReusableBoxFuture;
 
-use crate::proxy::Counted;
+use super::Counted;
+
+/// A connection to a port.
+#[derive(Debug)]
+pub(super) enum Port {
+    /// Of a machine that has the host's kernel.
+    Dialled(Dialled),
+    /// By the machine's agent.
+    Agent(PortStream),
+}
+
+impl Port {
+    /// Nothing more is said, and nothing more is heard: the port reads an end behind all that was said. Ends when the
+    /// port has ended too: a reset would take from it what it has not read yet.
+    ///
+    /// # Cancel safety
+    /// Cancelled, the connection is reset.
+    pub(super) async fn close(self) {
+        match self {
+            Self::Dialled(mut dialled) => {
+                // It may have broken.
+                let _ = dialled.shutdown().await;
+                let _ = tokio::io::copy(&mut dialled, &mut tokio::io::sink()).await;
+            }
+            Self::Agent(stream) => stream.close().await,
+        }
+    }
+
+    /// Ends the connection as one that broke.
+    pub(super) fn reset(self) {
+        match self {
+            Self::Dialled(dialled) => dialled.reset(),
+            Self::Agent(stream) => stream.reset(),
+        }
+    }
+}
+
+impl AsyncRead for Port {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Dialled(dialled) => Pin::new(dialled).poll_read(cx, buf),
+            Self::Agent(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Port {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Dialled(dialled) => Pin::new(dialled).poll_write(cx, buf),
+            Self::Agent(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Dialled(dialled) => Pin::new(dialled).poll_flush(cx),
+            Self::Agent(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Dialled(dialled) => Pin::new(dialled).poll_shutdown(cx),
+            Self::Agent(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
 
 type Received = (Receiver, Result<Option<Frame>, LinkError>);
 
 /// Bytes to and from a port. Dropped before both directions have ended, the connection is reset there.
-pub(super) struct PortStream {
+pub(crate) struct PortStream {
     next: ReusableBoxFuture<'static, Received>,
     /// What has arrived and was not read yet.
     arrived: Bytes,
@@ -28,9 +105,17 @@ pub(super) struct PortStream {
     counted: Counted,
 }
 
+impl fmt::Debug for PortStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PortStream")
+            .field("counted", &self.counted)
+            .finish_non_exhaustive()
+    }
+}
+
 impl PortStream {
     /// The bytes of a stream on which the machine has connected.
-    pub(super) fn new(stream: Stream, counted: Counted) -> Self {
+    pub(crate) fn new(stream: Stream, counted: Counted) -> Self {
         let Stream { sender, receiver } = stream;
         let sender = Arc::new(sender);
         Self {
@@ -41,6 +126,22 @@ impl PortStream {
             sender,
             counted,
         }
+    }
+
+    /// Nothing more is said, and nothing more is heard: the port reads an end behind all that was said.
+    pub(super) async fn close(mut self) {
+        let closed = self.sender.send(Frame::control(&ConnectInput::Close)).await;
+        self.sender.finish();
+        while closed.is_ok() && !self.ended {
+            let (receiver, received) = std::future::poll_fn(|cx| self.next.poll(cx)).await;
+            self.next.set(receive(receiver));
+            self.ended = !matches!(received, Ok(Some(_)));
+        }
+    }
+
+    /// Ends the connection as one that broke.
+    pub(super) fn reset(self) {
+        self.sender.abort();
     }
 
     /// Waits for room, then sends what `fill` lays together.
@@ -83,6 +184,17 @@ async fn room(sender: Arc<Sender>, among: usize) -> Result<(), LinkError> {
     sender.room_within(tcp::window(among)).await
 }
 
+fn broken_there(frame: &Frame) -> io::Error {
+    let message = match frame.message() {
+        Ok(ConnectReply::Broken { message } | ConnectReply::Refused { message }) => message,
+        Ok(ConnectReply::Failed(failure)) => failure.message,
+        Ok(ConnectReply::Connected { .. }) | Err(_) => {
+            "the machine sent a message that cannot be read".to_owned()
+        }
+    };
+    io::Error::new(io::ErrorKind::ConnectionReset, message)
+}
+
 fn broken(error: LinkError) -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionReset, error)
 }
@@ -99,7 +211,7 @@ impl AsyncRead for PortStream {
             match received.map_err(broken)? {
                 Some(frame) if frame.kind == FrameKind::Stdout => self.arrived = frame.payload,
                 // That it broke, behind all that came.
-                Some(_) => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+                Some(frame) => return Poll::Ready(Err(broken_there(&frame))),
                 None => self.ended = true,
             }
         }
