@@ -42,6 +42,8 @@ pub enum ErrorKind {
     NoSpace,
     /// Nothing in the sprite takes requests for its URL.
     BadGateway,
+    /// Nothing in the sprite takes connections at a port.
+    ConnectionRefused,
     /// The machine did not answer in time, or ended in the middle.
     MachineLost,
     /// A defect or a broken host.
@@ -57,7 +59,7 @@ struct Row {
 
 impl ErrorKind {
     /// Every kind.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Invalid,
         Self::UpgradeRequired,
         Self::Unauthorized,
@@ -76,6 +78,7 @@ impl ErrorKind {
         Self::Unavailable,
         Self::NoSpace,
         Self::BadGateway,
+        Self::ConnectionRefused,
         Self::MachineLost,
         Self::Internal,
     ];
@@ -101,6 +104,7 @@ impl ErrorKind {
             Self::Unavailable => (503, "unavailable", true),
             Self::NoSpace => (507, "no_space", false),
             Self::BadGateway => (502, "bad_gateway", true),
+            Self::ConnectionRefused => (502, "connection_refused", true),
             Self::MachineLost => (502, "machine_lost", true),
             Self::Internal => (500, "internal", false),
         };

@@ -11,9 +11,9 @@ use utoipa::ToSchema;
 /// Nothing more comes from whoever says it; a text message. Only between ends that agreed on it.
 pub const EOF: &str = r#"{"type":"eof"}"#;
 
-/// Among the capabilities that the answer to an upgrade names: where to was read in the query, and the server's first
-/// message follows.
-pub const TARGET: &str = "target";
+/// In the answer to an upgrade whose query says where to: the address that was connected to, with its port. Bytes follow
+/// at once.
+pub const TARGET_HEADER: &str = "sprite-proxy-target";
 
 /// Largest message that a server takes from a client of a proxy, in bytes.
 pub const MAX_MESSAGE: usize = 1 << 20;

@@ -8,8 +8,9 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream as StdStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -166,9 +167,22 @@ fn sockets(
 
 async fn connect(socket: Option<StdStream>, address: SocketAddr) -> io::Result<TcpStream> {
     let socket = socket.ok_or(io::ErrorKind::NotConnected)?;
-    let connected = TcpSocket::from_std_stream(socket).connect(address);
-    let connected = timeout(CONNECT_WITHIN, connected).await;
+    let connected = timeout(CONNECT_WITHIN, connected(socket, address)).await;
     connected
         .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         .map_err(|error| io::Error::new(error.kind(), format!("connect to {address}: {error}")))
+}
+
+async fn connected(socket: StdStream, address: SocketAddr) -> io::Result<TcpStream> {
+    match rustix::net::connect(&socket, &address) {
+        Ok(()) | Err(Errno::INPROGRESS) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let stream = TcpStream::from_std(socket)?;
+    // On a loopback interface the other end has taken it by now, unless it is busy.
+    if stream.peer_addr().is_err() {
+        stream.writable().await?;
+        stream.take_error()?.map_or(Ok(()), Err)?;
+    }
+    Ok(stream)
 }

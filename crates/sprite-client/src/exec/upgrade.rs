@@ -25,7 +25,7 @@ pub(crate) const SIGNAL: &str = "signal";
 /// An open WebSocket and what the server said about it.
 pub(crate) struct Upgraded {
     pub(crate) socket: Socket,
-    headers: HeaderMap,
+    pub(crate) headers: HeaderMap,
 }
 
 impl Upgraded {

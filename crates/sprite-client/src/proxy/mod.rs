@@ -15,14 +15,15 @@ pub use connection::Connection;
 pub use forward::{Forward, Refused};
 
 use crate::error::Error;
-use crate::exec::upgrade;
+use crate::exec::upgrade::{self, Upgraded};
 use crate::sprite::Sprite;
 
 /// How long the server may take to connect.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
-/// What a server can that reads in the query where to connect to, which saves a message and its answer.
-const TARGET: &str = "target";
+/// Names the address in the answer of a server that reads in the query where to connect to, which saves a message and
+/// its answer.
+const TARGET: &str = "sprite-proxy-target";
 
 /// Why there is no connection to a port.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -54,6 +55,16 @@ struct Answer {
     message: Option<String>,
 }
 
+fn refused(error: Error) -> ConnectError {
+    match error.refusal() {
+        Some(refusal) if refusal.code == "connection_refused" => ConnectError::Refused {
+            code: refusal.code.clone(),
+            message: refusal.message.clone(),
+        },
+        _ => ConnectError::Call(error),
+    }
+}
+
 /// Connects to a port of a sprite.
 pub(crate) async fn connect(
     sprite: &Sprite,
@@ -65,19 +76,24 @@ pub(crate) async fn connect(
         .param("host", host)
         .param("port", &port.to_string())
         .param("half_close", "true");
-    let upgraded = upgrade::upgrade(sprite.client(), target).await?;
-    let knows = upgraded.can(TARGET);
-    let mut socket = upgraded.socket;
+    let Upgraded {
+        mut socket,
+        headers,
+    } = upgrade::upgrade(sprite.client(), target)
+        .await
+        .map_err(refused)?;
+    let connected = headers.get(TARGET).and_then(|target| target.to_str().ok());
+    if let Some(target) = connected {
+        return Ok(Connection::new(socket, target.to_owned(), true));
+    }
+    let hello = json!({"host": host, "port": port, "half_close": true});
+    let hello = Message::text(hello.to_string());
     let interrupted = |source| {
         ConnectError::Call(Error::Interrupted {
             source: Some(std::sync::Arc::new(source)),
         })
     };
-    if !knows {
-        let hello = json!({"host": host, "port": port, "half_close": true});
-        let hello = Message::text(hello.to_string());
-        socket.send(hello).await.map_err(interrupted)?;
-    }
+    socket.send(hello).await.map_err(interrupted)?;
     let answer = async {
         while let Some(message) = socket.next().await {
             match message.map_err(interrupted)? {

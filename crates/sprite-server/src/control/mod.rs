@@ -239,10 +239,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Control<S> {
     async fn proxy(&mut self, hello: ProxyHello, envelope: Envelope) -> Result<(), End> {
         let mut connected = match connect(&self.app, self.sprite, &hello).await {
             Ok(connected) => connected,
-            Err(refusal) => {
+            Err(problem) => {
                 match envelope {
-                    Envelope::Prefixed => self.error(refusal.message, envelope),
-                    Envelope::Bare => self.socket.writer.text(refusal.answer().to_json()),
+                    Envelope::Prefixed => self.error(problem.message().to_owned(), envelope),
+                    Envelope::Bare => self.socket.writer.text(proxy::refusal(&problem).to_json()),
                 }
                 return Ok(());
             }
@@ -313,13 +313,8 @@ async fn open(app: &App, sprite: SpriteId, query: &Query) -> Answer<Session> {
     Session::open(app, &sprite, wanted).await
 }
 
-async fn connect(
-    app: &App,
-    sprite: SpriteId,
-    hello: &ProxyHello,
-) -> Result<proxy::Connected, proxy::Refusal> {
-    let sprite = app.host.sprite_by_id(sprite).await;
-    let sprite = sprite.map_err(Problem::from)?;
+async fn connect(app: &App, sprite: SpriteId, hello: &ProxyHello) -> Answer<proxy::Connected> {
+    let sprite = app.host.sprite_by_id(sprite).await?;
     let awake = app.host.awake(sprite.id).await;
     let awake = awake.map_err(|error| Problem::waking(error, sprite.id, &sprite.name))?;
     proxy::connect(&app.proxies, awake, hello).await

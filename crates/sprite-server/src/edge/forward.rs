@@ -206,7 +206,7 @@ impl Edge {
             half_close: false,
         };
         let opened = proxy::open_reusable(&self.app.proxies, awake, &hello).await;
-        let (stream, memory) = opened.map_err(|refusal| refused(refusal.message))?;
+        let (stream, memory) = opened.map_err(|problem| refused(problem.message().to_owned()))?;
         Program::speak(stream, port, memory, connection).await
     }
 }

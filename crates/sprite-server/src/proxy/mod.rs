@@ -13,18 +13,16 @@ use axum::extract::{Request, State};
 use axum::http::HeaderValue;
 use axum::response::Response;
 use sprite_api::exec;
-use sprite_api::proxy::{MAX_MESSAGE, ProxyAnswer, ProxyHello, TARGET};
+use sprite_api::proxy::{MAX_MESSAGE, ProxyAnswer, ProxyHello, TARGET_HEADER};
 use sprite_api::query::Query;
-use sprite_api::{CAPABILITIES_HEADER, ErrorBody, ErrorKind};
+use sprite_api::{ErrorBody, ErrorKind};
 use sprite_host::Awake;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-pub(crate) use tunnel::{
-    Connected, Counted, Dialect, Outcome, Proxies, Refusal, connect, open_reusable,
-};
+pub(crate) use tunnel::{Connected, Counted, Dialect, Outcome, Proxies, connect, open_reusable};
 
 use crate::connection::{Connection, query};
 use crate::named::Named;
@@ -42,9 +40,8 @@ const HELLO_WITHIN: Duration = Duration::from_secs(10);
 /// bytes of the connection. A Close ends both directions; with `"half_close":true` in both first messages, the text
 /// `{"type":"eof"}` ends one. The sprite stays awake while the connection is open.
 ///
-/// A client that says in the query where to has no first message: the upgrade's answer has `target` among its
-/// `X-Sprite-Capabilities`, and the server's first message follows at once. Where the answer has not, the server knows
-/// no such query and waits for the message.
+/// A client that says where to in the query is spared the first messages: `Sprite-Proxy-Target` in the upgrade's answer
+/// is the `target`. Where it is not, the server knows no such query, and waits for the message.
 #[utoipa::path(
     get, path = "/v1/sprites/{name}/proxy", tag = "proxy", operation_id = "proxy",
     params(
@@ -54,10 +51,11 @@ const HELLO_WITHIN: Duration = Duration::from_secs(10);
         ("half_close" = Option<bool>, Query, description = "Behind `port`: as in the first message"),
     ),
     responses(
-        (status = 101, description = "The sprite is awake and waits for the first message"),
+        (status = 101, description = "The sprite is awake, and waits for the first message or is connected"),
         (status = 400, description = "The query is wrong", body = ErrorBody),
         (status = 404, description = "There is no such sprite", body = ErrorBody),
         (status = 426, description = "The request is no WebSocket upgrade", body = ErrorBody),
+        (status = 502, description = "`connection_refused`: nobody listens at the port of the query", body = ErrorBody),
         (status = 503, description = "`sprite_starting`: it did not wake in time", body = ErrorBody),
     )
 )]
@@ -79,10 +77,10 @@ pub(crate) async fn proxy(
         let begun = match hello {
             None => Begun::Unasked(awake),
             Some(hello) => {
-                response
-                    .headers_mut()
-                    .insert(CAPABILITIES_HEADER, HeaderValue::from_static(TARGET));
-                let connected = connect(&app.proxies, awake, &hello).await;
+                let connected = connect(&app.proxies, awake, &hello).await?;
+                let target = HeaderValue::try_from(connected.target().to_string());
+                let target = target.map_err(|error| Problem::internal(&error))?;
+                response.headers_mut().insert(TARGET_HEADER, target);
                 Begun::Asked(connected, hello.half_close)
             }
         };
@@ -105,7 +103,7 @@ enum Begun {
     /// The client has not said where to.
     Unasked(Awake),
     /// It has, and whether it knows [`EOF`](sprite_api::proxy::EOF).
-    Asked(Result<Connected, Refusal>, bool),
+    Asked(Connected, bool),
 }
 
 async fn run<S: AsyncRead + AsyncWrite + Unpin>(
@@ -114,21 +112,22 @@ async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     begun: Begun,
     stop: &CancellationToken,
 ) {
-    let (connected, half_close) = match begun {
+    let (mut connected, half_close) = match begun {
         Begun::Asked(connected, half_close) => (connected, half_close),
         Begun::Unasked(awake) => {
             let Some((returned, hello)) = asked_by_message(socket, stop).await else {
                 return;
             };
             socket = returned;
-            (connect(proxies, awake, &hello).await, hello.half_close)
+            let connected = match connect(proxies, awake, &hello).await {
+                Ok(connected) => connected,
+                Err(problem) => return refuse(socket, &problem).await,
+            };
+            let answer = connected.answer(hello.half_close);
+            socket.writer.text(answer.to_json());
+            (connected, hello.half_close)
         }
     };
-    let mut connected = match connected {
-        Ok(connected) => connected,
-        Err(refusal) => return refuse(socket, &refusal).await,
-    };
-    socket.writer.text(connected.answer(half_close).to_json());
     let dialect = Dialect::Direct { half_close };
     let outcome = connected.relay(&mut socket, dialect, stop).await;
     end(socket, connected, outcome).await;
@@ -156,10 +155,10 @@ async fn asked_by_message<S: AsyncRead + AsyncWrite + Unpin>(
                 .close(Goodbye::Unsaid, violation.code, violation.reason)
                 .await;
         }
-        Ok(Err(NoHello::Wrong(problem))) => refuse(socket, &problem.into()).await,
+        Ok(Err(NoHello::Wrong(problem))) => refuse(socket, &problem).await,
         Err(_) => {
             let problem = Problem::new(ErrorKind::Invalid, "no message said where to connect to");
-            refuse(socket, &problem.into()).await;
+            refuse(socket, &problem).await;
         }
     }
     None
@@ -206,8 +205,8 @@ async fn end<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(mut socket: Socket<S>, refusal: &Refusal) {
-    socket.writer.text(refusal.answer().to_json());
+async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(mut socket: Socket<S>, problem: &Problem) {
+    socket.writer.text(refusal(problem).to_json());
     // Clients close when they have read it; the code is for those that do not read.
     socket
         .close(Goodbye::Unsaid, exec::CLOSE_LOST, "not connected")
@@ -286,12 +285,10 @@ pub(crate) fn check_hello(hello: ProxyHello) -> Answer<ProxyHello> {
     Ok(hello)
 }
 
-impl Refusal {
-    /// What the client is told.
-    pub(crate) fn answer(&self) -> ProxyAnswer {
-        ProxyAnswer::Error {
-            error: self.code.to_owned(),
-            message: self.message.clone(),
-        }
+/// What a client is told who has no connection.
+pub(crate) fn refusal(problem: &Problem) -> ProxyAnswer {
+    ProxyAnswer::Error {
+        error: problem.code().to_owned(),
+        message: problem.message().to_owned(),
     }
 }

@@ -11,8 +11,8 @@ use bytes::{Bytes, BytesMut};
 use sprite_agent_api::link;
 use sprite_agent_api::message::Request;
 use sprite_agent_api::tcp::{ConnectReply, ConnectSpec};
-use sprite_api::control;
 use sprite_api::proxy::{EOF, ProxyAnswer, ProxyHello, ProxyText};
+use sprite_api::{ErrorKind, control};
 use sprite_host::{Awake, Hold, Reusable};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::stream::{Port, PortStream};
 use crate::exec::relay::KEEPALIVE;
-use crate::problem::Problem;
+use crate::problem::{Answer, Problem};
 use crate::ws::{Message, ReadError, Reader, Socket, Violation, Writer};
 
 /// How long the machine may take to connect; it gives up sooner by itself.
@@ -68,27 +68,11 @@ impl Drop for Counted {
     }
 }
 
-/// Why there is no connection.
-#[derive(Debug)]
-pub(crate) struct Refusal {
-    pub(crate) code: &'static str,
-    pub(crate) message: String,
-}
-
-impl From<Problem> for Refusal {
-    fn from(problem: Problem) -> Self {
-        Self {
-            code: problem.code(),
-            message: problem.message().to_owned(),
-        }
-    }
-}
-
 /// A connection to a port, and the hold that keeps its sprite awake.
 #[derive(Debug)]
 pub(crate) struct Connected {
     port: Port,
-    target: String,
+    target: SocketAddr,
     awake: Awake,
 }
 
@@ -103,7 +87,7 @@ pub(crate) async fn connect(
     proxies: &Proxies,
     mut awake: Awake,
     hello: &ProxyHello,
-) -> Result<Connected, Refusal> {
+) -> Answer<Connected> {
     let spec = spec(hello);
     let dialled = match spec.is_local() {
         true => awake.dial(spec.port).await,
@@ -124,7 +108,7 @@ pub(crate) async fn connect(
     awake.lasts(Hold::Connection);
     Ok(Connected {
         port,
-        target: target.to_string(),
+        target,
         awake,
     })
 }
@@ -140,7 +124,7 @@ pub(crate) async fn open_reusable(
     proxies: &Proxies,
     awake: &Awake,
     hello: &ProxyHello,
-) -> Result<(PortStream, Reusable), Refusal> {
+) -> Answer<(PortStream, Reusable)> {
     let (stream, reusable) = awake.open_reusable(&Request::Connect(spec(hello)));
     let (stream, _) = opened(proxies, stream).await?;
     Ok((stream, reusable))
@@ -153,23 +137,17 @@ fn spec(hello: &ProxyHello) -> ConnectSpec {
     }
 }
 
-fn refused(error: io::Error) -> Refusal {
+fn refused(error: io::Error) -> Problem {
     match error.kind() {
-        io::ErrorKind::NotConnected => Problem::machine_lost(error.to_string()).into(),
-        _ => Refusal {
-            code: "connection_refused",
-            message: error.to_string(),
-        },
+        io::ErrorKind::NotConnected => Problem::machine_lost(error.to_string()),
+        _ => Problem::new(ErrorKind::ConnectionRefused, error.to_string()),
     }
 }
 
 /// Waits until the machine has connected.
-async fn opened(
-    proxies: &Proxies,
-    mut stream: link::Stream,
-) -> Result<(PortStream, SocketAddr), Refusal> {
+async fn opened(proxies: &Proxies, mut stream: link::Stream) -> Answer<(PortStream, SocketAddr)> {
     let reply = timeout(CONNECT_WITHIN, stream.receiver.recv()).await;
-    let lost = |message: String| Refusal::from(Problem::machine_lost(message));
+    let lost = |message: String| Problem::machine_lost(message);
     let frame = reply
         .map_err(|_| lost("the machine did not answer in time".to_owned()))?
         .map_err(|error| lost(error.to_string()))?
@@ -178,11 +156,10 @@ async fn opened(
         Ok(ConnectReply::Connected { address }) => {
             Ok((PortStream::new(stream, proxies.enter()), address))
         }
-        Ok(ConnectReply::Refused { message }) => Err(Refusal {
-            code: "connection_refused",
-            message,
-        }),
-        Ok(ConnectReply::Failed(failure)) => Err(Problem::refused(failure, None).into()),
+        Ok(ConnectReply::Refused { message }) => {
+            Err(Problem::new(ErrorKind::ConnectionRefused, message))
+        }
+        Ok(ConnectReply::Failed(failure)) => Err(Problem::refused(failure, None)),
         Ok(ConnectReply::Broken { .. }) | Err(_) => {
             Err(lost("the machine answered nonsense".to_owned()))
         }
@@ -221,10 +198,15 @@ pub(crate) enum Outcome {
 }
 
 impl Connected {
+    /// To where it leads, within the machine.
+    pub(crate) fn target(&self) -> SocketAddr {
+        self.target
+    }
+
     /// What the client is told of it.
     pub(crate) fn answer(&self, half_close: bool) -> ProxyAnswer {
         ProxyAnswer::Connected {
-            target: self.target.clone(),
+            target: self.target.to_string(),
             half_close,
         }
     }
